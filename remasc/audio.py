@@ -1,0 +1,241 @@
+"""The only file that opens sound files.
+
+Shapes: M microphones, T samples; a waveform is (M, T) float32 in [-1, 1], also with one microphone.
+Everything decodes through libsndfile (soundfile). A file is refused, with one sentence, when it is truncated,
+empty, not finite, or says something absurd about itself; nothing is allocated on a header's word alone.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import stat
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile as sf
+
+from remasc import riff
+from remasc.atomic import whole_file
+
+MAX_CHANNELS = 64
+MIN_RATE, MAX_RATE = 4_000, 384_000
+MAX_SAMPLES = 2**28  # frames x channels of one read: 1 GiB as float32, 14 minutes of 7 channels at 44.1 kHz
+MAX_PEAK = 8.0  # float files may overshoot a little; 18 dB over full scale is another unit
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a sound file's header says, after the checks that `read_audio` makes on it."""
+
+    sample_rate: int
+    channels: int
+    frames: int
+    container: str  # "WAV", "FLAC", "OGG", ...
+    subtype: str  # soundfile's word: "PCM_16", "FLOAT", ...
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.sample_rate
+
+
+def audio_info(path: str | Path) -> AudioInfo:
+    """Rate, channels, length and coding, without decoding. Raises ValueError as `read_audio` does."""
+    with _open(path) as file:
+        wav = _wav_format(path, file)
+        if wav is None:
+            with _decoder(path, file) as sound:
+                return _checked(path, sound)
+        return _checked_wav(path, wav)
+
+
+def read_audio(path: str | Path, *, seconds: float | None = None) -> tuple[np.ndarray, int]:
+    """A sound file as (waveform (M, T) float32 in [-1, 1], sample rate in Hz).
+
+    `seconds` keeps the first so many (the whole file where it is shorter). Float samples beyond full scale
+    are limited to it, as a converter would. Raises ValueError where the file cannot be trusted.
+    """
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise ValueError(f"cannot read the first {seconds} seconds; give a positive number or leave it out")
+    with _open(path) as file:
+        wav = _wav_format(path, file)
+        samples, rate = (
+            _read_wav(path, file, wav, seconds) if wav is not None else _read_other(path, file, seconds)
+        )
+    return _sane(path, samples), rate
+
+
+def write_wav(path: str | Path, waveform: np.ndarray, sample_rate: int, subtype: str = "PCM_16") -> None:
+    """Write a waveform (M, T) in [-1, 1] whole or not at all; `subtype` is soundfile's word.
+
+    PCM rounds to the nearest step and saturates, so a file read with `read_audio` and written back in its own
+    subtype is the same file.
+    """
+    waveform = np.atleast_2d(np.asarray(waveform))
+    if waveform.ndim != 2 or not 1 <= len(waveform) <= MAX_CHANNELS:
+        raise ValueError(f"{path}: cannot write shape {waveform.shape}; expected (microphones, samples)")
+    if not np.isfinite(waveform).all():
+        raise ValueError(f"{path}: cannot write samples that are NaN or infinite")
+    with whole_file(path) as temporary:
+        sf.write(temporary, _quantised(waveform, subtype).T, int(sample_rate), subtype=subtype, format="WAV")
+
+
+def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    """(..., M, T) float32 at `from_rate` -> (..., M, ceil(T to/from)) float32 at `to_rate`, both in Hz.
+
+    Polyphase, linear phase, the same filter on every microphone: time differences between them are kept.
+    The pass band ends at 0.93 of the lower Nyquist frequency; at equal rates the input itself comes back.
+    """
+    if from_rate == to_rate:
+        return waveform
+    from scipy.signal import resample_poly  # imported late: half of this package never resamples
+
+    common = math.gcd(int(from_rate), int(to_rate))
+    up, down = int(to_rate) // common, int(from_rate) // common
+    resampled = resample_poly(np.asarray(waveform, np.float32), up, down, axis=-1, window=_lowpass(up, down))
+    return np.ascontiguousarray(resampled, np.float32)
+
+
+@lru_cache(maxsize=8)
+def _lowpass(up: int, down: int) -> np.ndarray:
+    from scipy.signal import firwin
+
+    widest = max(up, down)
+    # Rates without a common factor would need millions of taps: there the filter is the shorter one.
+    periods = 32 if widest <= 4410 else 10
+    return firwin(2 * periods * widest + 1, 0.965 / widest, window=("kaiser", 8.0)).astype(np.float32)
+
+
+def _open(path: str | Path) -> BinaryIO:
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+        raise ValueError(f"{path}: not a file; expected a WAV, FLAC or OGG file")
+    return open(path, "rb")
+
+
+def _wav_format(path: str | Path, file: BinaryIO) -> riff.WavFormat | None:
+    """None where the file is not a WAV file."""
+    if not riff.is_wav(file.read(12)):
+        file.seek(0)
+        return None
+    try:
+        return riff.inspect(file)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a readable WAV file: {error}; copy or save it again") from None
+
+
+def _checked_wav(path: str | Path, wav: riff.WavFormat) -> AudioInfo:
+    info = AudioInfo(wav.sample_rate, wav.channels, wav.frames, "WAV", wav.subtype)
+    return _plausible(path, info)
+
+
+def _checked(path: str | Path, sound: sf.SoundFile) -> AudioInfo:
+    return _plausible(
+        path, AudioInfo(sound.samplerate, sound.channels, sound.frames, sound.format, sound.subtype)
+    )
+
+
+def _plausible(path: str | Path, info: AudioInfo) -> AudioInfo:
+    if info.frames <= 0:
+        raise ValueError(f"{path}: holds no samples; expected a recording")
+    if not 1 <= info.channels <= MAX_CHANNELS:
+        raise ValueError(f"{path}: says it has {info.channels} channels; expected 1 to {MAX_CHANNELS}")
+    if not MIN_RATE <= info.sample_rate <= MAX_RATE:
+        raise ValueError(
+            f"{path}: says its sample rate is {info.sample_rate} Hz; expected {MIN_RATE} to {MAX_RATE}"
+        )
+    return info
+
+
+def _wanted(path: str | Path, info: AudioInfo, seconds: float | None) -> int:
+    """The frames to read, checked against memory before anything is allocated."""
+    frames = info.frames if seconds is None else min(info.frames, math.ceil(seconds * info.sample_rate))
+    if frames * info.channels > MAX_SAMPLES:
+        raise ValueError(
+            f"{path}: {frames} frames of {info.channels} channels are too long for one piece "
+            f"(limit {MAX_SAMPLES} samples); cut the recording into commands"
+        )
+    return frames
+
+
+def _read_wav(
+    path: str | Path, file: BinaryIO, wav: riff.WavFormat, seconds: float | None
+) -> tuple[np.ndarray, int]:
+    frames = _wanted(path, _checked_wav(path, wav), seconds)
+    file.seek(wav.start)
+    data = file.read(frames * wav.bytes_per_frame)
+    mended = io.BytesIO(wav.header(frames) + data)
+    with _decoder(path, mended) as sound:
+        return _decode(path, sound, frames), wav.sample_rate
+
+
+def _read_other(path: str | Path, file: BinaryIO, seconds: float | None) -> tuple[np.ndarray, int]:
+    with _decoder(path, file) as sound:
+        info = _checked(path, sound)
+        return _decode(path, sound, _wanted(path, info, seconds)), info.sample_rate
+
+
+def _decoder(path: str | Path, file: BinaryIO) -> sf.SoundFile:
+    try:
+        return sf.SoundFile(_Nameless(file) if hasattr(file, "name") else file)
+    except (sf.LibsndfileError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a readable sound file ({_reason(error)}); expected WAV, FLAC or OGG"
+        ) from None
+
+
+class _Nameless:
+    """A file without its name: soundfile would otherwise take `.raw` or `.pcm` as the format's word."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.readinto, self.seek, self.tell = file.read, file.readinto, file.seek, file.tell
+
+
+def _decode(path: str | Path, sound: sf.SoundFile, frames: int) -> np.ndarray:
+    """(T, M) float32, block by block: a compressed file's promised length is believed only as it comes."""
+    blocks, done = [], 0
+    try:
+        while done < frames:
+            block = sound.read(min(_BLOCK, frames - done), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            blocks.append(block)
+            done += len(block)
+    except (sf.LibsndfileError, ValueError) as error:
+        raise ValueError(
+            f"{path}: damaged after {done} frames ({_reason(error)}); copy or save it again"
+        ) from None
+    if done < frames:
+        raise ValueError(f"{path}: ends after {done} of {sound.frames} frames; copy or save it again")
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).rstrip(". ").split(": ")[-1]
+
+
+def _sane(path: str | Path, samples: np.ndarray) -> np.ndarray:
+    """(T, M) as decoded -> (M, T) in [-1, 1]; max and min propagate NaN, so one pass finds all."""
+    waveform = np.ascontiguousarray(samples.T)
+    peak = max(waveform.max(), -waveform.min())
+    if not np.isfinite(peak):
+        raise ValueError(f"{path}: holds samples that are NaN or infinite; save it again")
+    if peak > MAX_PEAK:
+        raise ValueError(f"{path}: samples reach {peak:.4g}; expected -1 to 1, so divide by full scale first")
+    return np.clip(waveform, -1.0, 1.0, out=waveform) if peak > 1 else waveform
+
+
+def _quantised(waveform: np.ndarray, subtype: str) -> np.ndarray:
+    """Rounded here, because how libsndfile rounds floats depends on its build."""
+    bits = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}.get(subtype)
+    if bits is None:
+        return np.asarray(waveform, np.float64 if subtype == "DOUBLE" else np.float32)
+    full = 2.0 ** (bits - 1)
+    steps = np.clip(np.rint(np.asarray(waveform, np.float64) * full), -full, full - 1)
+    if bits == 16:
+        return steps.astype(np.int16)
+    return steps.astype(np.int64).astype(np.int32) << (32 - bits)
