@@ -1,0 +1,1 @@
+"""The tables the project reproduces by one command each, the published figures beside."""
