@@ -1,0 +1,160 @@
+"""NN-Multichannel of arXiv 2003.08225 at its published size, and its one-channel and dummy variants.
+
+Shapes: B batch, M microphones, T samples, N frames, P filters. Waveforms (B, M, T) float32 in [-1, 1].
+Non-overlapping frames of 20 ms -> one bank of P filters per channel, summed over channels -> maximum over
+positions, ReLU -> per frame Conv1d, pooling, Linear -> three LSTM layers -> last step -> [genuine, replay].
+
+The same class is NN-Single (one channel, fed with channel 1) and NN-Dummy (M channels, all fed with
+channel 1): the control that has all the parameters of NN-Multichannel and no spatial information.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detector.published.filter_bank import filter_bank_max
+
+FRAME_SECONDS = 0.02
+WINDOW_SECONDS = 1.0
+
+
+class NNMultichannel(nn.Module):
+    """A replay detector for one array: (B, M, T) at `sample_rate` -> score (B,), higher = more genuine.
+
+    Bank i of the `channels` banks of `filters` filters hears channel i. Names and sizes of the parameters are
+    the published ones; 16,177,666 parameters with 2 channels at 44.1 kHz.
+
+    >>> sum(p.numel() for p in NNMultichannel(2, 44100).parameters())
+    16177666
+    """
+
+    def __init__(self, channels: int, sample_rate: int, filters: int = 64) -> None:
+        super().__init__()
+        if channels < 1 or filters < 2 or sample_rate < 1000:
+            raise ValueError(
+                f"NNMultichannel({channels}, {sample_rate}, filters={filters}): expected at least one "
+                "channel, two filters, and a sample rate in Hz"
+            )
+        self.channels, self.sample_rate, self.filters = int(channels), int(sample_rate), int(filters)
+        self.frame = int(FRAME_SECONDS * self.sample_rate)  # 882 samples at 44.1 kHz, 320 at 16 kHz
+        self.taps = int(self.frame / 3.5 * 2.5)  # 630, 228
+        self.window = int(WINDOW_SECONDS * self.sample_rate)
+        pooled = (self.filters + 1) // 3  # Conv1d(8, padding 4) adds one position, the pooling divides by 3
+        self.front_tconv = nn.ModuleList(nn.Conv1d(1, self.filters, self.taps) for _ in range(self.channels))
+        self.fconv = nn.Conv1d(1, 256, 8, padding=4)
+        self.fc1 = nn.Linear(256 * pooled, 256)
+        self.lstm = nn.LSTM(256, 832, num_layers=3, batch_first=True)
+        self.fc3 = nn.Linear(832, 2)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """(B, M, T) -> (B, M, window): the first second, each clip divided by its largest |sample| over all
+        channels. Silence stays silence.
+
+        The paper leaves shorter clips open: they get zeros at their end, so that a clip scores the same alone
+        as in a batch padded to the longest.
+        """
+        if x.ndim != 3 or x.shape[1] != self.channels:
+            raise ValueError(
+                f"expected waveforms (B, {self.channels}, T), got shape {tuple(x.shape)}; this network takes "
+                f"{self.channels} channels at {self.sample_rate} Hz"
+            )
+        x = x[..., : self.window]
+        x = F.pad(x, (0, self.window - x.shape[-1]))
+        peak = x.abs().amax(dim=(-2, -1), keepdim=True)
+        return x / torch.where(peak > 0, peak, torch.ones_like(peak))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Prepared windows (B, channels, T) -> the LSTM's last step (B, 832)."""
+        if x.ndim != 3 or x.shape[1] != self.channels or x.shape[-1] < self.frame:
+            raise ValueError(
+                f"expected a prepared window (B, {self.channels}, at least {self.frame} samples), "
+                f"got shape {tuple(x.shape)}"
+            )
+        batch, count = len(x), x.shape[-1] // self.frame  # an incomplete last frame is dropped
+        frames = x[..., : count * self.frame].unflatten(-1, (count, self.frame))
+        frames = frames.transpose(1, 2).flatten(0, 1)  # (B * N, channels, frame)
+        weight = torch.cat([bank.weight for bank in self.front_tconv], dim=1)
+        bias = torch.stack([bank.bias for bank in self.front_tconv]).sum(dim=0)
+        z = filter_bank_max(frames, weight, bias).relu()  # (B * N, P)
+        h = F.max_pool1d(self.fconv(z[:, None]).relu(), 3).flatten(1)
+        h = self.fc1(h).relu().view(batch, count, -1)
+        return self.lstm(h)[0][:, -1]
+
+    def logits(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Prepared windows (B, channels, T) -> (B, 2) in the published order [genuine, replay].
+
+        `lengths` is accepted for the common interface and unused: prepared windows are all one second.
+        """
+        return self.fc3(self.embed(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Recordings (B, M, T) -> score (B,), the genuine logit less the replay logit."""
+        logits = self.logits(self.prepare(x))
+        return logits[:, 0] - logits[:, 1]
+
+    def load_published(self, source: Mapping[str, Tensor] | str | Path) -> NNMultichannel:
+        """Load a published state dict, or the `.pth` or `.safetensors` file that holds one. Returns self.
+
+        A prefix `module.` is stripped. Raises ValueError, in one sentence, on anything that does not fit.
+        """
+        name = "the state dict" if isinstance(source, Mapping) else str(source)
+        state = source if isinstance(source, Mapping) else _read_weights(Path(source))
+        tensors = {str(k).removeprefix("module."): torch.as_tensor(v) for k, v in state.items()}
+        if fault := _misfit(tensors, self.state_dict()):
+            raise ValueError(
+                f"{name} does not fit NNMultichannel({self.channels}, {self.sample_rate}, "
+                f"filters={self.filters}): {fault}; check channels, sample rate and filters"
+            )
+        self.load_state_dict(tensors)
+        return self
+
+
+def _read_weights(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a file. Never unpickles objects: `weights_only=True`."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: no such file; expected a .pth or .safetensors of published weights"
+        ) from None
+    except Exception as error:  # the readers raise a dozen types on a damaged file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{path}: not readable as weights ({reason[:120]}); expected a .pth that holds tensors alone, "
+            "or .safetensors"
+        ) from None
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path}: holds no state dict; expected names mapped to tensors")
+    return state
+
+
+def _misfit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """What is wrong with a state dict, in words; empty when it fits."""
+    faults = []
+    if missing := [k for k in wanted if k not in given]:
+        faults.append(f"missing {_some(missing)}")
+    if unknown := [k for k in given if k not in wanted]:
+        faults.append(f"unexpected {_some(unknown)}")
+    faults += [
+        f"{k} has shape {list(given[k].shape)} instead of {list(wanted[k].shape)}"
+        for k in wanted
+        if k in given and given[k].shape != wanted[k].shape
+    ][:3]
+    finite = all(torch.isfinite(v).all() for v in given.values() if v.is_floating_point())
+    return ", ".join(faults + ([] if finite else ["some values are not finite"]))
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
