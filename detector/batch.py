@@ -1,0 +1,171 @@
+"""Many recordings at once: files on all cores, and a whole partition of a corpus into `scores.tsv`, resumable."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from detector.score import Judgement, load
+from remasc import Corpus, Recording
+from remasc.atomic import write_text
+from remasc.protocol import partitions, write_protocol
+from remasc.schema import name_of
+
+COLUMNS = ("trial", "score", "llr", "label", "flag")
+CONDITIONS = ("array", "environment", "position", "source_recorder", "playback_device", "speaker")
+CHUNK = 8
+FEW = 24  # below this many files a second process costs more than it saves
+
+
+@functools.lru_cache(maxsize=2)
+def _worker_detector(name: str):
+    import torch
+
+    torch.set_num_threads(1)
+    return load(name)
+
+
+def _judge_chunk(name: str, chunk: Sequence[tuple[str, str, str | None]], options: dict) -> list[Judgement]:
+    detector = _worker_detector(name)
+    return [detector.judge_file(path, array, trial=trial, **options) for trial, path, array in chunk]
+
+
+def judge_all(
+    detector: str,
+    jobs: Sequence[tuple[str, str, str | None]],
+    *,
+    workers: int | None = None,
+    options: dict | None = None,
+) -> Iterator[Judgement]:
+    """Judge (trial, path, array name or file) jobs, in order, on `workers` processes (default: all cores)."""
+    workers = min(workers or os.cpu_count() or 1, max(1, len(jobs) // FEW))
+    chunks = [jobs[i : i + CHUNK] for i in range(0, len(jobs), CHUNK)]
+    if workers == 1:
+        loaded = load(detector)
+        for trial, path, array in jobs:
+            yield loaded.judge_file(path, array, trial=trial, **(options or {}))
+        return
+    from joblib import Parallel, delayed
+
+    results = Parallel(n_jobs=workers, return_as="generator")(
+        delayed(_judge_chunk)(detector, chunk, options or {}) for chunk in chunks
+    )
+    for judgements in results:
+        yield from judgements
+
+
+def score_corpus(
+    detector: str,
+    corpus: Corpus,
+    out: Path,
+    *,
+    split: str = "eval",
+    arrays: Iterable[str] | None = None,
+    dev_share: float = 0.2,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Score every trial of one partition exactly once; returns the path of `out/scores.tsv`.
+
+    Beside it stands protocol.tsv with the trials and their conditions. Scores are appended to a partial file as
+    they come, so that an interrupted run goes on where it stopped; the final file appears whole, in the
+    protocol's order. Raises ValueError where a trial's file is missing or cannot be scored.
+    """
+    parts = partitions(corpus, dev_share=dev_share, seed=seed)
+    if split not in parts:
+        raise ValueError(f"unknown split {split!r}; expected one of {', '.join(parts)}")
+    trained_on = load(detector).specification
+    chosen = arrays or (None if trained_on.num_mics is None else trained_on.arrays)
+    part = parts[split] if chosen is None else parts[split].filter(array=list(chosen))
+    trials = list(part.trials())
+    _refuse_incomplete(trials, split, corpus)
+    out.mkdir(parents=True, exist_ok=True)
+    protocol_hash = write_protocol(out / "protocol.tsv", {split: part})
+    key = {"detector": _fingerprint(detector), "protocol": protocol_hash}
+    partial = out / "scores.tsv.partial"
+    done = _read_partial(partial, key)
+    todo = [r for r in trials if r.trial_id not in done]
+    jobs = [(r.trial_id, str(r.path), r.array) for r in todo]
+    failed: list[Judgement] = []
+    with partial.open("a", encoding="utf-8") as stream:
+        if stream.tell() == 0:
+            stream.write(json.dumps(key) + "\n")
+        for judgement in _tracked(judge_all(detector, jobs, workers=workers), len(jobs), progress):
+            if judgement.score is None:
+                failed.append(judgement)
+                continue
+            done[judgement.trial] = judgement.as_dict()
+            stream.write(json.dumps(judgement.as_dict()) + "\n")
+            stream.flush()
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(trials)} trials could not be scored (first: {failed[0].trial}: "
+            f"{failed[0].reason}); nothing was dropped and no scores.tsv was written: run `replayguard corpus "
+            "check`, mend the files, and run this again to go on"
+        )
+    write_text(out / "scores.tsv", _table(trials, done))
+    partial.unlink()
+    return out / "scores.tsv"
+
+
+def _refuse_incomplete(trials: list[Recording], split: str, corpus: Corpus) -> None:
+    if not trials:
+        raise ValueError(f"{corpus.root}: the {split} partition holds no trials to score; nothing was done")
+    missing = [r for r in trials if not r.path.is_file()]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of the {len(trials)} {split} files are missing (first: {missing[0].path}); every "
+            "trial must be scored: complete the copy (`replayguard corpus check` lists what it lacks)"
+        )
+
+
+def _fingerprint(detector: str) -> str:
+    """Changes whenever the detector's weights or calibration do."""
+    loaded = load(detector)
+    digest = hashlib.sha256(json.dumps([loaded.config, loaded.run], sort_keys=True, default=str).encode())
+    for name, tensor in sorted(loaded.network.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read_partial(path: Path, key: dict) -> dict[str, dict]:
+    """Judgements of an interrupted run by trial; an incomplete last line is dropped from the file."""
+    if not path.exists():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    if not whole:
+        path.unlink()
+        return {}
+    if json.loads(whole[0]) != key:
+        raise ValueError(
+            f"{path} was begun with another detector or other trials; give another --out or delete it"
+        )
+    if len(whole) != len(lines):
+        write_text(path, "".join(whole))
+    rows = [json.loads(line) for line in whole[1:]]
+    return {row["trial"]: row for row in rows}
+
+
+def _tracked(judgements: Iterator[Judgement], total: int, progress: bool) -> Iterable[Judgement]:
+    if not progress:
+        return judgements
+    from rich.progress import track
+
+    return track(judgements, description="scoring", total=total)
+
+
+def _table(trials: list[Recording], done: dict[str, dict]) -> str:
+    lines = ["\t".join(COLUMNS + CONDITIONS)]
+    for recording in trials:
+        row = done[recording.trial_id]
+        conditions = recording.conditions()
+        llr = "" if row["llr"] is None else repr(row["llr"])
+        values = [recording.trial_id, repr(row["score"]), llr, name_of(recording.label), row["reason"]]
+        lines.append("\t".join(values + [conditions[name] for name in CONDITIONS]))
+    return "\n".join(lines) + "\n"

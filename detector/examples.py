@@ -1,0 +1,121 @@
+"""What a network trains on, prepared once: each recording's planes in memory-mapped shards.
+
+The front end of the compact detector has no parameters, so its planes (C, K, N) are computed once for each
+recording, in parallel, and kept as float16 in shards of `SHARD` recordings. A shard is written whole under its
+name; an interrupted build goes on with the shards that are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from remasc import Recording, read_audio
+from remasc.atomic import whole_file, write_text
+from remasc.audio import resample
+
+SHARD = 64
+
+
+class PlaneExamples(Sequence):
+    """`examples[i]` -> planes (C, K, N) float32 of recording i; `labels` (n,) int64, genuine = 1."""
+
+    def __init__(self, recordings: Sequence[Recording], folder: Path, frames: list[int]):
+        self.recordings = list(recordings)
+        self.labels = np.array([int(r.label) for r in self.recordings], dtype=np.int64)
+        self.lengths = frames
+        self._offsets = np.concatenate([[0], np.cumsum(frames)])
+        self._shards = []
+        for start in range(0, len(self.recordings), SHARD):
+            self._shards.append(np.load(_shard_path(folder, start), mmap_mode="r"))
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        offset = int(self._offsets[index] - self._offsets[index - index % SHARD])
+        planes = self._shards[index // SHARD][:, :, offset : offset + self.lengths[index]]
+        return torch.from_numpy(planes.astype(np.float32))
+
+    @classmethod
+    def build(
+        cls,
+        recordings: Sequence[Recording],
+        folder: Path,
+        network: type[torch.nn.Module],
+        *,
+        seconds: float = 4.0,
+        workers: int | None = None,
+        progress: bool = True,
+    ) -> PlaneExamples:
+        """Prepare the first `seconds` of each recording, or open what is already prepared in `folder`.
+
+        The folder's name carries a hash of the recordings' files and of the front end's settings, so that
+        other ones never meet.
+        """
+        recordings = list(recordings)
+        settings = network.front_end() | {"seconds": seconds}
+        folder = Path(folder) / f"planes-{_key(recordings, settings)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        starts = range(0, len(recordings), SHARD)
+        missing = [start for start in starts if not _frames_path(folder, start).exists()]
+        if missing:
+            _build_shards(recordings, folder, network, seconds, missing, workers, progress)
+        frames = [n for start in starts for n in json.loads(_frames_path(folder, start).read_text())]
+        return cls(recordings, folder, frames)
+
+
+def _build_shards(recordings, folder, network, seconds, missing, workers, progress) -> None:
+    from joblib import Parallel, delayed
+
+    jobs = (
+        delayed(_build_shard)(recordings[start : start + SHARD], folder, network, seconds, start)
+        for start in missing
+    )
+    done = Parallel(n_jobs=workers or os.cpu_count(), return_as="generator_unordered")(jobs)
+    if progress:
+        from rich.progress import track
+
+        done = track(done, description="preparing planes", total=len(missing))
+    for _ in done:
+        continue
+
+
+def _build_shard(
+    recordings, folder: Path, network: type[torch.nn.Module], seconds: float, start: int
+) -> None:
+    torch.set_num_threads(1)
+    front = network()
+    planes = []
+    for recording in recordings:
+        waveform, rate = read_audio(recording.path, seconds=seconds)
+        x = torch.from_numpy(np.ascontiguousarray(resample(waveform, rate, network.sample_rate)))
+        planes.append(front.prepare(x[None])[0].numpy().astype(np.float16))
+    with whole_file(_shard_path(folder, start)) as temporary:
+        np.save(temporary, np.concatenate(planes, axis=-1))
+    # the frame counts are written last: they say that the shard is complete
+    write_text(_frames_path(folder, start), json.dumps([p.shape[-1] for p in planes]))
+
+
+def _shard_path(folder: Path, start: int) -> Path:
+    return folder / f"{start:07d}.npy"
+
+
+def _frames_path(folder: Path, start: int) -> Path:
+    return folder / f"{start:07d}.json"
+
+
+def _key(recordings: Sequence[Recording], settings: dict) -> str:
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for recording in recordings:
+        status = recording.path.stat()
+        digest.update(f"{recording.trial_id} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]

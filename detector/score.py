@@ -1,0 +1,188 @@
+"""A trained detector, ready to judge: recordings in, scores and decisions out.
+
+Polarity: a higher score means more genuine. A recording is accepted when `score >= threshold` and nothing kept
+the detector from judging it; everything else is not accepted (fail closed).
+Waveforms are (M, T) float32, full scale = 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from detector import quality
+from detector.calibration import Calibration, probability
+from detector.checkpoint import load_checkpoint
+from detector.systems import Specification, build_network
+from remasc import MicArray, get_array, read_audio
+from remasc.audio import resample
+
+BUNDLED = Path(__file__).parent / "bundled"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is said of one recording. `decision` is "genuine", "replay" or "undecided"; only the first accepts.
+
+    `score` is None where there was nothing to score; `llr` and `probability` are None without calibration.
+    `reason` is empty, or says why it could not be decided (a key of `quality.REASONS`, or an error's sentence).
+    """
+
+    trial: str
+    score: float | None
+    llr: float | None
+    probability: float | None
+    decision: str
+    reason: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        return self.decision == "genuine"
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+class Detector:
+    """A network with its specification, its calibration and its threshold.
+
+    `threshold` applies to scores. `specification` says which rate and arrays the network takes; a recording
+    outside of it is refused with a ValueError.
+    """
+
+    def __init__(self, network: torch.nn.Module, config: dict, run: dict):
+        self.network = network.eval()
+        self.config, self.run = config, run
+        self.specification: Specification = Specification.from_dict(config["specification"])
+        calibration = run.get("calibration")
+        self.calibration = Calibration(**calibration) if calibration else None
+        self.threshold = float(run["threshold"]["score"]) if run.get("threshold") else None
+
+    def score(self, waveform: np.ndarray, sample_rate: int, array: MicArray | str | None = None) -> float:
+        """Score of (M, T) samples recorded at `sample_rate` Hz; higher = more genuine.
+
+        `array` is a MicArray, a name or an array file; None stands for an array that is not known, where the
+        detector does not need it. Raises ValueError on samples that are not finite, an empty waveform, a
+        channel count that is not the array's, or an array the detector was not made for. Says nothing of
+        quality: `judge` does.
+        """
+        return float(self._logit(self._checked(waveform, sample_rate, array), sample_rate))
+
+    def llr(self, waveform: np.ndarray, sample_rate: int, array: MicArray | str | None = None) -> float:
+        """Calibrated natural-log likelihood ratio of genuine against replay; ValueError where not calibrated."""
+        if self.calibration is None:
+            raise ValueError(
+                "this detector was never calibrated, so it has scores but no likelihood ratios; train it with "
+                "`replayguard train`, which calibrates on dev"
+            )
+        return float(self.calibration.llr(self.score(waveform, sample_rate, array)))
+
+    def judge(
+        self,
+        waveform: np.ndarray,
+        sample_rate: int,
+        array: MicArray | str | None = None,
+        *,
+        trial: str = "",
+        prior: float = 0.5,
+        threshold: float | None = None,
+    ) -> Judgement:
+        """Score, calibrated probability at `prior`, and the decision at `threshold` (default: the shipped one)."""
+        array = get_array(array) if isinstance(array, str) else array
+        threshold = self.threshold if threshold is None else threshold
+        waveform = np.asarray(waveform, dtype=np.float32)
+        reason = quality.fault(waveform, sample_rate, array.num_mics if array else None) or ""
+        if reason == "channels":
+            return Judgement(trial, None, None, None, "undecided", reason)
+        score = self.score(waveform[:, : int(quality.MAX_SECONDS * sample_rate)], sample_rate, array)
+        llr = None if self.calibration is None else float(self.calibration.llr(score))
+        decision = "undecided"
+        if not reason and threshold is not None:
+            decision = "genuine" if score >= threshold else "replay"
+        chance = None if llr is None else probability(llr, prior)
+        return Judgement(trial, score, llr, chance, decision, reason)
+
+    def judge_file(self, path: str | Path, array: MicArray | str | None = None, **options) -> Judgement:
+        """`judge` for a sound file; a file that cannot be read is undecided, with the sentence that says why."""
+        trial = options.pop("trial", str(path))
+        try:
+            waveform, sample_rate = read_audio(path, seconds=quality.MAX_SECONDS + 1)
+            return self.judge(waveform, sample_rate, array, trial=trial, **options)
+        except (ValueError, OSError) as error:
+            return Judgement(trial, None, None, None, "undecided", str(error))
+
+    def _checked(self, waveform: np.ndarray, sample_rate: int, array: MicArray | str | None) -> np.ndarray:
+        waveform = np.asarray(waveform, dtype=np.float32)
+        if waveform.ndim != 2 or waveform.size == 0:
+            raise ValueError(
+                f"the waveform has shape {waveform.shape}; expected (microphones, samples), neither empty"
+            )
+        if not np.isfinite(waveform).all():
+            raise ValueError("the waveform holds NaN or infinite samples; expected finite ones in [-1, 1]")
+        if not 4000 <= sample_rate <= 384000:
+            raise ValueError(f"the sample rate is {sample_rate}; expected 4000 to 384000 Hz")
+        array = get_array(array) if isinstance(array, str) else array
+        if array is not None and array.num_mics != len(waveform):
+            raise ValueError(
+                f"the recording has {len(waveform)} channels but the array {array.name} has "
+                f"{array.num_mics} microphones; name the array that recorded it, or pick its channels"
+            )
+        self.specification.check(len(waveform), array)
+        return waveform
+
+    @torch.inference_mode()
+    def _logit(self, waveform: np.ndarray, sample_rate: int) -> torch.Tensor:
+        waveform = resample(waveform, sample_rate, self.specification.sample_rate)
+        x = torch.from_numpy(self.specification.channels_of(np.ascontiguousarray(waveform)))
+        device = next(self.network.parameters()).device
+        return self.network(x[None].to(device))[0]
+
+
+def load(path_or_name: str | Path = "default", *, device: str = "cpu") -> Detector:
+    """A detector by its bundled name ("default") or from a checkpoint folder.
+
+    Raises ValueError with one sentence where the name is unknown or the folder does not hold a sound checkpoint.
+    """
+    folder = Path(path_or_name)
+    if not folder.is_dir():
+        names = bundled_names()
+        if str(path_or_name) not in names:
+            close = difflib.get_close_matches(str(path_or_name), names, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(
+                f"no detector {str(path_or_name)!r}{hint}; expected a bundled one ({', '.join(names)}) or the "
+                "folder of a checkpoint"
+            )
+        folder = BUNDLED / str(path_or_name)
+    config, state, run = load_checkpoint(folder)
+    try:
+        network = build_network(config)
+        network.load_state_dict(state)
+        detector = Detector(network, config, run)
+    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+        fact = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{folder}: the checkpoint does not fit its own config ({type(error).__name__}: {fact}); it was "
+            "damaged or written by another version, copy it anew"
+        ) from None
+    detector.network.to(device)
+    return detector
+
+
+def bundled_names() -> list[str]:
+    return (
+        sorted(p.name for p in BUNDLED.iterdir() if (p / "config.json").is_file()) if BUNDLED.is_dir() else []
+    )
+
+
+def judge_files(
+    detector: Detector, files: Sequence[Path], array: MicArray | str | None, **options
+) -> Iterator[Judgement]:
+    """Judge files one after the other, in order."""
+    for path in files:
+        yield detector.judge_file(path, array, **options)

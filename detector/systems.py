@@ -1,0 +1,108 @@
+"""The systems by name, what each takes, and how to build one from a checkpoint's config."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+from torch import nn
+
+from remasc import MicArray
+
+# How a system picks the network's channels from a recording's.
+CHANNELS = {"compact": "all", "nn-single": "first", "nn-dummy": "repeat-first", "nn-multichannel": "all"}
+SYSTEMS = tuple(CHANNELS)
+
+
+@dataclass(frozen=True)
+class Specification:
+    """What a trained network takes: its rate in Hz, its channels, and the arrays it was trained on.
+
+    `num_mics` is the number of channels of the network, None where it takes any number up to `max_mics`.
+    """
+
+    system: str
+    sample_rate: int
+    arrays: tuple[str, ...]
+    num_mics: int | None = None
+    max_mics: int = 64
+
+    def __post_init__(self) -> None:
+        check_system(self.system)
+        if not isinstance(self.sample_rate, int) or not 4000 <= self.sample_rate <= 192000:
+            raise ValueError(
+                f"specification: sample_rate is {self.sample_rate!r}; expected 4000 to 192000 Hz"
+            )
+        object.__setattr__(self, "arrays", tuple(str(name) for name in self.arrays))
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self) | {"arrays": list(self.arrays)}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Specification:
+        known = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or not {"system", "sample_rate", "arrays"} <= set(values) <= known:
+            raise ValueError(f"specification: expected a table with the keys {', '.join(sorted(known))}")
+        return cls(**values)
+
+    def check(self, num_mics: int, array: MicArray | None) -> None:
+        """Refuse a channel count the network cannot take; warn of an array it was not trained on."""
+        if num_mics > self.max_mics:
+            raise ValueError(f"{num_mics} channels; {self.system} takes at most {self.max_mics}")
+        if CHANNELS[self.system] == "all" and self.num_mics not in (None, num_mics):
+            raise ValueError(
+                f"the recording has {num_mics} channels; this {self.system} was trained on "
+                f"{'/'.join(self.arrays)} and takes {self.num_mics}: use a detector trained on this array"
+            )
+        if self.num_mics is not None and array is not None and array.name not in self.arrays:
+            warnings.warn(
+                f"this {self.system} was trained on {'/'.join(self.arrays)}, not on {array.name}: its scores "
+                "are not calibrated there",
+                stacklevel=4,
+            )
+
+    def channels_of(self, waveform: np.ndarray) -> np.ndarray:
+        """The network's channels (num_mics, T) of a recording (M, T)."""
+        if CHANNELS[self.system] == "first":
+            return waveform[:1]
+        if CHANNELS[self.system] == "repeat-first":
+            return np.repeat(waveform[:1], self.num_mics, axis=0)
+        return waveform
+
+
+def check_system(name: str) -> str:
+    """The name itself if it is a system's, else ValueError with close matches."""
+    if name not in SYSTEMS:
+        close = difflib.get_close_matches(str(name), SYSTEMS, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"unknown system {name!r}{hint}; expected one of {', '.join(SYSTEMS)}")
+    return name
+
+
+def specify(system: str, arrays: tuple[MicArray, ...]) -> Specification:
+    """The specification of a system to be trained on these arrays (one array for the published networks)."""
+    check_system(system)
+    names = tuple(array.name for array in arrays)
+    if system == "compact":
+        from detector.model import CompactDetector
+
+        return Specification(system, CompactDetector.sample_rate, names, None, CompactDetector.max_mics)
+    if len(arrays) != 1:
+        raise ValueError(f"{system} is trained on one array at a time, got {', '.join(names)}; choose one")
+    num_mics = 1 if system == "nn-single" else arrays[0].num_mics
+    return Specification(system, arrays[0].sample_rate, names, num_mics)
+
+
+def build_network(config: dict) -> nn.Module:
+    """The untrained network of a checkpoint's config: `specification`, and `network` (its own arguments)."""
+    specification = Specification.from_dict(config["specification"])
+    arguments = dict(config.get("network", {}))
+    if specification.system == "compact":
+        from detector.model import CompactDetector
+
+        return CompactDetector(**arguments)
+    from detector.published import NNMultichannel
+
+    return NNMultichannel(specification.num_mics, specification.sample_rate, **arguments)
