@@ -68,6 +68,26 @@ class MicArray:
         """The array made of some of the channels (from 0), in that order."""
         return MicArray(self.name, self.positions[list(channels)], self.sample_rate, self.description)
 
+    def channels(
+        self, count: int | None = None, *, order: str = "paper", dummy: bool = False
+    ) -> tuple[int, ...]:
+        """`count` of the file's channels (from 0), all by default, as the tables of the paper use them.
+
+        order "paper": as `channel_order` adds them; "file": 1-2-3-4. dummy: channel 1 `count` times, the
+        control with as many inputs and no spatial information.
+        """
+        count = self.num_mics if count is None else count
+        if not 1 <= count <= self.num_mics:
+            raise ValueError(
+                f"array {self.name!r} has {self.num_mics} channels; {count} cannot be taken, "
+                f"1 to {self.num_mics} can"
+            )
+        if order not in ("paper", "file"):
+            raise ValueError(f"unknown channel order {order!r}; known: paper, file")
+        if dummy:
+            return (0,) * count
+        return self.channel_order[:count] if order == "paper" else tuple(range(count))
+
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, MicArray)

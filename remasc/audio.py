@@ -11,6 +11,7 @@ import io
 import math
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -68,6 +69,32 @@ def read_audio(path: str | Path, *, seconds: float | None = None) -> tuple[np.nd
             _read_wav(path, file, wav, seconds) if wav is not None else _read_other(path, file, seconds)
         )
     return _sane(path, samples), rate
+
+
+def load_clip(
+    path: str | Path,
+    *,
+    sample_rate: int | None = None,
+    seconds: float | None = None,
+    channels: Sequence[int] | None = None,
+) -> np.ndarray:
+    """The first `seconds` of some channels (from 0, repeats allowed) at `sample_rate`: (M, T) float32.
+
+    T is the real length, at most round(seconds sample_rate). A cut clip equals the whole file resampled and
+    then cut: a little more is read, so that the filter meets the true samples at the edge.
+    """
+    margin = 0.02 if sample_rate is None else 0.02 + 40 / sample_rate
+    waveform, rate = read_audio(path, seconds=None if seconds is None else seconds + margin)
+    if channels is not None:
+        if max(channels) >= len(waveform) or min(channels) < 0:
+            raise ValueError(
+                f"{path}: channel {max(channels) + 1} is wanted, the file has {len(waveform)}; "
+                "name channels that every file of the array has"
+            )
+        waveform = waveform[list(channels)]
+    wanted = rate if sample_rate is None else int(sample_rate)
+    waveform = resample(waveform, rate, wanted)
+    return waveform if seconds is None else waveform[:, : max(1, round(seconds * wanted))]
 
 
 def write_wav(path: str | Path, waveform: np.ndarray, sample_rate: int, subtype: str = "PCM_16") -> None:

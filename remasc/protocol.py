@@ -31,10 +31,7 @@ def partitions(corpus: Corpus, *, dev_share: float = 0.2, seed: int = 0) -> dict
     """
     trials = corpus.trials()
     path = corpus.root / "partitions.tsv"
-    if path.is_file():
-        assigned = _assigned(trials, _read_partitions(path), path)
-    else:
-        assigned = _cut(trials, dev_share, seed)
+    assigned = _listed(trials, path) if path.is_file() else _cut(trials, dev_share, seed)
     parts = {name: trials.replace(r for r in trials if assigned[r.trial_id] == name) for name in PARTITIONS}
     _check_disjoint(parts, corpus.root)
     return parts
@@ -94,7 +91,8 @@ def _read_partitions(path: Path) -> dict[str, str]:
     return listed
 
 
-def _assigned(trials: Corpus, listed: dict[str, str], path: Path) -> dict[str, str]:
+def _listed(trials: Corpus, path: Path) -> dict[str, str]:
+    listed = _read_partitions(path)
     for r in trials:
         if r.trial_id not in listed:
             raise ValueError(f"{path}: trial {r.trial_id} of meta.csv is not listed; expected every trial")

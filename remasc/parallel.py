@@ -1,0 +1,45 @@
+"""Many small jobs on several processes, with progress; plain functions, no `__main__` guard needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+def default_workers() -> int:
+    """The processors that this process may use, at most 16: reading is bound by the disk before that."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
+
+
+def unordered(
+    function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int | None = None
+) -> Iterator[Result]:
+    """`function(*job)` for every job, in the order in which they finish; one worker runs in this process."""
+    workers = default_workers() if workers is None else workers
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; expected 1 or more")
+    if workers == 1 or len(jobs) <= 1:
+        yield from (function(*job) for job in jobs)
+        return
+    from joblib import Parallel, delayed  # imported late: it starts helper processes
+
+    pool = Parallel(n_jobs=min(workers, len(jobs)), return_as="generator_unordered")
+    yield from pool(delayed(function)(*job) for job in jobs)
+
+
+def tracked(
+    results: Iterable[tuple[int, Result]], what: str, total: int, done: int, shown: bool
+) -> Iterator[Result]:
+    """Passes on the results of (amount, result), moving a progress bar with the time left by the amounts."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        for amount, result in results:
+            bar.advance(task, amount)
+            yield result
