@@ -25,6 +25,7 @@ COLUMNS = ("trial", "score", "llr", "label", "flag")
 CONDITIONS = ("array", "environment", "position", "source_recorder", "playback_device", "speaker")
 LABELS = ("genuine", "replay")
 UNKNOWN_CONDITION = "-"
+MAX_WORD = 1000  # a column is as wide as its longest word, so one absurd word must not fill the memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +143,8 @@ def _read_tsv(path: Path, required: tuple[str, ...]) -> tuple[list[str], list[in
         raise ValueError(
             f"{path}: not UTF-8 text (byte {error.start}); expected a tab-separated file"
         ) from None
+    if "\0" in text:
+        raise ValueError(f"{path}: holds NUL bytes; expected tab-separated UTF-8 text, so write it anew")
     # split by hand: splitlines() would also break at characters that may stand inside a word
     split = [(i, line.removesuffix("\r").split("\t")) for i, line in enumerate(text.split("\n"), start=1)]
     split = [(i, words) for i, words in split if words != [""]]
@@ -165,6 +168,8 @@ def _read_tsv(path: Path, required: tuple[str, ...]) -> tuple[list[str], list[in
                 f"{path}, line {line}: {len(words)} columns; expected {len(header)} as in the header, "
                 "separated by single tabs"
             )
+        if max(map(len, words)) > MAX_WORD:
+            raise ValueError(f"{path}, line {line}: a word of over {MAX_WORD} characters; shorten it")
     return header, [i for i, _ in split[1:]], [[w.strip() for w in words] for _, words in split[1:]]
 
 
@@ -242,7 +247,7 @@ def _agree(path, lines, name: str, own, theirs: list[str], empty: str, protocol:
                 f"{path}, line {line}: {name} is {mine!r}, and {other!r} in {protocol}; they must agree, so "
                 "give the protocol these scores were made from"
             )
-        merged.append(other or mine)
+        merged.append(mine if other in ("", empty) else other)
     return np.array(merged, dtype=np.str_)
 
 
@@ -259,9 +264,10 @@ def write_scores(path: str | Path, table: ScoreTable) -> None:
     ]
     rows = [header, *map(list, zip(*columns, strict=True))]
     for row in rows:
-        if any(separator in word for word in row for separator in "\t\n\r"):
+        if bad := [word for word in row if set(word) & set("\t\n\r\0") or word != word.strip()]:
             raise ValueError(
-                f"trial {row[0]!r} holds a tab or a line break; a score file cannot, so rename it"
+                f"{path}: {bad[0]!r} starts or ends with a space or holds a tab or a line break, which a score "
+                "file cannot keep; rename it"
             )
     write_text(path, "".join("\t".join(row) + "\n" for row in rows))
 

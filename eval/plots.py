@@ -1,0 +1,160 @@
+"""The DET curve and the score histogram as PNG bytes, for light and for dark pages.
+
+Matplotlib is imported when something is drawn, and always draws to memory (no display needed). Colours are
+those of Okabe and Ito: told apart by colour-blind readers too.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from eval.metrics import det_curve
+from eval.summary import DetBand
+
+TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+LIGHT = {"genuine": "#0072B2", "replay": "#D55E00", "ink": "#1b1f24", "grid": "#d9dee3", "paper": "#ffffff"}
+DARK = {"genuine": "#56B4E9", "replay": "#E69F00", "ink": "#e6e9ec", "grid": "#3a4149", "paper": "#1a1e23"}
+
+
+def det_png(
+    genuine_scores: np.ndarray,
+    replay_scores: np.ndarray,
+    *,
+    band: DetBand | None = None,
+    eer: dict | None = None,
+    title: str = "",
+    dark: bool = False,
+) -> bytes:
+    """DET curve on normal-deviate axes: p_miss over p_fa in per cent, both axes alike.
+
+    `band` shades the interval of p_miss; `eer` is {"value", "low", "high"} (fractions) of the marked point.
+    """
+    from scipy.special import ndtri
+
+    p_miss, p_fa, _ = det_curve(genuine_scores, replay_scores)
+    low, high = _limits(p_miss, p_fa)
+    figure, axes, colour = _figure(5.6, 5.4, dark)
+    edge = 1e-6  # rates of 0 and 1 lie at infinity: drawn just outside the frame
+
+    def deviate(rate):
+        return ndtri(np.clip(rate, edge, 1 - edge))
+
+    if band is not None:
+        area = {"color": colour["genuine"], "alpha": 0.18, "linewidth": 0}
+        axes.fill_between(
+            deviate(band.p_fa), deviate(band.low), deviate(band.high), label="95 % interval", **area
+        )
+    ends = ndtri([low, high])
+    axes.plot(ends, ends, color=colour["ink"], linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
+    axes.plot(deviate(p_fa), deviate(p_miss), color=colour["genuine"], linewidth=1.9)
+    if eer is not None:
+        text = f"EER {100 * eer['value']:.1f} %  [{100 * eer['low']:.1f}, {100 * eer['high']:.1f}]"
+        point = np.clip(eer["value"], low, high)
+        style = {"color": colour["replay"], "markeredgecolor": colour["paper"], "markersize": 9, "zorder": 5}
+        axes.plot([ndtri(point)], [ndtri(point)], "o", linestyle="none", label=text, **style)
+    ticks = [tick for tick in TICKS if low <= tick <= high]
+    names = [f"{100 * tick:g}" for tick in ticks]
+    axes.set(xlim=ends, ylim=ends, aspect="equal", title=title)
+    axes.set_xticks(ndtri(ticks), names)
+    axes.set_yticks(ndtri(ticks), names)
+    axes.set_xlabel("replays accepted, $p_{fa}$ (%)")
+    axes.set_ylabel("genuine rejected, $p_{miss}$ (%)")
+    axes.grid(color=colour["grid"], linewidth=0.7)
+    _legend(axes, colour, "upper right")
+    return _png(figure)
+
+
+def _limits(p_miss: np.ndarray, p_fa: np.ndarray) -> tuple[float, float]:
+    """The range of both axes: what the number of trials can resolve, and far enough up to show the curve."""
+    steps = [rates[(rates > 0) & (rates < 1)] for rates in (p_miss, p_fa)]
+    finest = min((float(rates.min()) for rates in steps if rates.size), default=0.01)
+    crossing = float(np.max(np.minimum(p_miss, p_fa)))
+    high = next((tick for tick in (0.6, 0.8, 0.95) if tick > crossing + 0.2), 0.99)
+    return min(max(0.7 * finest, 0.0009), 0.05), high
+
+
+def histogram_png(
+    genuine_scores: np.ndarray,
+    replay_scores: np.ndarray,
+    *,
+    threshold: float | None = None,
+    title: str = "",
+    dark: bool = False,
+) -> bytes:
+    """Scores of both classes, each as the share of its own trials per bin, and the threshold.
+
+    The outermost bins hold what lies beyond the central 99.8 % of all scores.
+    """
+    figure, axes, colour = _figure(6.6, 4.3, dark)
+    scores = np.concatenate([genuine_scores, replay_scores])
+    low, high = np.quantile(scores, [0.001, 0.999])
+    if threshold is not None:
+        low, high = min(low, threshold), max(high, threshold)
+    if not high > low:
+        low, high = low - 0.5, high + 0.5
+    bins = np.linspace(low, high, int(np.clip(2 * scores.size ** (1 / 3), 12, 60)) + 1)
+    for name, values, hatch in (("replay", replay_scores, "////"), ("genuine", genuine_scores, "")):
+        share = np.histogram(np.clip(values, low, high), bins)[0] / len(values) * 100
+        axes.stairs(share, bins, fill=True, color=colour[name], alpha=0.32, linewidth=0)
+        label = f"{name}, {len(values):,} trials"
+        axes.stairs(share, bins, color=colour[name], linewidth=1.7, hatch=hatch and None, label=label)
+    if threshold is not None:
+        axes.axvline(threshold, color=colour["ink"], linewidth=1.3, linestyle=(0, (5, 3)))
+        axes.annotate(
+            f" accepted from {threshold:.3g} ",
+            (threshold, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, -4),
+            textcoords="offset points",
+            color=colour["ink"],
+            fontsize=9,
+            va="top",
+            ha="left" if threshold < (low + high) / 2 else "right",
+        )
+    axes.margins(x=0.01)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
+    axes.set_xlabel("score (higher = more genuine)")
+    axes.set_ylabel("share of the class (%)")
+    axes.set_title(title)
+    axes.grid(axis="y", color=colour["grid"], linewidth=0.7)
+    _legend(
+        axes, colour, "upper left" if threshold is None or threshold > (low + high) / 2 else "upper right"
+    )
+    return _png(figure)
+
+
+def _figure(width: float, height: float, dark: bool) -> tuple[Any, Any, dict[str, str]]:
+    """A figure of that many inches with its axes and colours; never touches pyplot's global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    colour = DARK if dark else LIGHT
+    figure = Figure(figsize=(width, height), dpi=144, layout="constrained", facecolor=colour["paper"])
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(facecolor=colour["paper"])
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=colour["ink"], labelsize=9, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(colour["ink"])
+    for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        text.set_color(colour["ink"])
+    axes.title.set_fontsize(11)
+    return figure, axes, colour
+
+
+def _legend(axes, colour: dict[str, str], place: str) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(
+            loc=place, fontsize=9, labelcolor=colour["ink"], facecolor=colour["paper"], edgecolor="none"
+        )
+
+
+def _png(figure) -> bytes:
+    buffer = io.BytesIO()
+    # no software version in the file: the same scores give the same bytes
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
