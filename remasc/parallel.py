@@ -26,8 +26,16 @@ def unordered(
         return
     from joblib import Parallel, delayed  # imported late: it starts helper processes
 
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
     pool = Parallel(n_jobs=min(workers, len(jobs)), return_as="generator_unordered")
-    yield from pool(delayed(function)(*job) for job in jobs)
+    try:
+        yield from pool(delayed(function)(*job) for job in jobs)
+    except TerminatedWorkerError:
+        raise OSError(
+            f"one of {workers} worker processes was killed, most likely for memory; run again with fewer, "
+            "what is finished is kept"
+        ) from None
 
 
 def tracked(
