@@ -1,0 +1,243 @@
+"""Sound in a room: image sources for the early part, random plane waves for the matched diffuse tail.
+
+A response is a list of waves, each with an arrival time at every microphone and a gain in seven octave
+bands (walls, air and directivity depend on frequency). pyroomacoustics' builder turns the list into taps
+with fractional delays. Coordinates in metres, z up. A source radiates 1 / distance on its axis.
+Shapes: B bands, I images, K late waves, M microphones, S emitters, L taps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import fft as sfft
+
+BANDS = np.array([125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0])
+AIR = np.array([0.0001, 0.0003, 0.0006, 0.0011, 0.0024, 0.0073, 0.025])  # ISO 9613-1, 20 C, 50 %: 1/m, energy
+TAPS = 41  # of one fractional delay
+PRE = 32  # samples before time zero, so that the interpolator of the first wave fits
+MAX_IMAGES = 500
+
+
+@dataclass(frozen=True)
+class Room:
+    """A shoebox, or the open air (`kind` "outdoor": ground at z = 0, far reflectors as a faint tail).
+
+    `absorption` (6, B): energy absorbed by the walls x=0, x=X, y=0, y=Y, z=0, z=Z.
+    `rt60` (B,) seconds; `tail_db`: outdoors, energy of the far reflectors relative to 1 / (1 m)^2.
+    """
+
+    room_id: str
+    kind: str
+    dims: tuple[float, float, float]
+    absorption: tuple[tuple[float, ...], ...]
+    rt60: tuple[float, ...]
+    temperature: float
+    tail_db: float = 0.0
+
+    @property
+    def speed_of_sound(self) -> float:
+        return 331.3 + 0.606 * self.temperature
+
+    @property
+    def volume(self) -> float:
+        return float(np.prod(self.dims))
+
+
+@dataclass(frozen=True)
+class Emitter:
+    """Where a sound leaves: position (3,), unit vector it faces (3,), and gain (B, N) for cosines (N,)."""
+
+    position: np.ndarray
+    facing: np.ndarray
+    directivity: Callable[[np.ndarray], np.ndarray]
+
+
+def omni(cosines: np.ndarray) -> np.ndarray:
+    """The directivity of a point source: 1 everywhere."""
+    return np.ones((len(BANDS), len(cosines)))
+
+
+def walls_for(dims: tuple[float, float, float], rt60: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Absorption (6, B) by Eyring's formula for the wanted `rt60` (B,), split over walls as `shares` (6, B).
+
+    Shares are relative exponents: a wall with share 2 loses twice the decibels per reflection of share 1.
+    """
+    x, y, z = dims
+    areas = np.array([y * z, y * z, x * z, x * z, x * y, x * y])
+    volume = x * y * z
+    air = 4 * AIR * volume
+    # Eyring: rt60 = 0.161 V / (-S ln(1 - a) + 4 m V), so the wall part is what air leaves
+    wall = np.maximum(0.161 * volume / np.asarray(rt60) - air, 0.02 * areas.sum())
+    exponent = shares * wall / (areas @ shares)
+    return 1 - np.exp(-exponent)
+
+
+def images(room: Room, source: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image sources within `reach` metres of path: positions (I, 3), wall gains (B, I), mirrors (I, 3) of +-1.
+
+    The closed form of Allen and Berkley for a shoebox; outdoors the source and its image in the ground.
+    """
+    reflect = np.sqrt(1 - np.asarray(room.absorption))
+    if room.kind == "outdoor":
+        mirror = np.array([[1.0, 1.0, 1.0], [1.0, 1.0, -1.0]])
+        gains = np.stack([np.ones(len(BANDS)), reflect[4]], axis=1)
+        return source * mirror, gains, mirror
+    per_axis = []
+    for axis, length in enumerate(room.dims):
+        far = int(np.ceil(reach / (2 * length))) + 1
+        n = np.repeat(np.arange(-far, far + 1), 2)
+        q = np.tile([0, 1], 2 * far + 1)
+        where = 2 * n * length + (1 - 2 * q) * source[axis]
+        low, high = np.abs(n - q), np.abs(n)
+        keep = np.abs(where - source[axis]) <= reach
+        log_gain = low * np.log(reflect[2 * axis])[:, None] + high * np.log(reflect[2 * axis + 1])[:, None]
+        per_axis.append((where[keep], (1 - 2 * q)[keep], log_gain[:, keep]))
+    (x, mx, gx), (y, my, gy), (z, mz, gz) = per_axis
+    square = (x - source[0])[:, None, None] ** 2 + (y - source[1])[None, :, None] ** 2 + (z - source[2]) ** 2
+    i, j, k = np.nonzero(square <= reach**2)
+    positions = np.stack([x[i], y[j], z[k]], axis=1)
+    mirrors = np.stack([mx[i], my[j], mz[k]], axis=1).astype(float)
+    return positions, np.exp(gx[:, i] + gy[:, j] + gz[:, k]), mirrors
+
+
+def _sphere(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Unit vectors (count, 3), uniform on the sphere."""
+    v = rng.standard_normal((count, 3))
+    return v / np.linalg.norm(v, axis=1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Late waves: times (K,) at the reference points, directions they come from and leave to (K, 3), gains (B, K)."""
+
+    times: np.ndarray
+    come_from: np.ndarray
+    leave_to: np.ndarray
+    gains: np.ndarray
+
+
+def draw_tail(room: Room, rng: np.random.Generator, start: float, count: int) -> Tail:
+    """Random plane waves from `start` seconds on, with the energy that the room's diffuse field has.
+
+    Images of a source in a room of volume V arrive with the energy density 4 pi c / V per second times the
+    decay; K waves at density rho(t) carry that density divided by rho(t) each.
+    """
+    rt60 = np.asarray(room.rt60)
+    end = start + 0.9 * float(rt60.max())
+    rate = 6.9 / float(rt60.max())  # more waves where there is more energy to carry
+    total = 1 - np.exp(-rate * (end - start))
+    # stratified, so that no hole opens in the tail
+    u = (np.arange(count) + rng.random(count)) / count
+    times = start - np.log1p(-u * total) / rate
+    density = count * rate * np.exp(-rate * (times - start)) / total
+    if room.kind == "outdoor":
+        energy = 10 ** (room.tail_db / 10) * (13.8 / rt60)[:, None]
+        decay = np.exp(-13.8 * (times - start) / rt60[:, None])
+    else:
+        energy = 4 * np.pi * room.speed_of_sound / room.volume
+        decay = np.exp(-13.8 * times / rt60[:, None])
+    gains = np.sqrt(energy * decay / density) * rng.choice([-1.0, 1.0], count)
+    return Tail(times, _sphere(rng, count), _sphere(rng, count), gains)
+
+
+@lru_cache(maxsize=8)
+def band_weights(length: int, rate: int) -> np.ndarray:
+    """Weights (B, length // 2 + 1) that sum to one: hats over log frequency around the octave centres."""
+    octave = np.log2(np.maximum(np.fft.rfftfreq(length, 1 / rate), 1.0) / BANDS[0])
+    octave = np.clip(octave, 0, len(BANDS) - 1)
+    hats = np.clip(1 - np.abs(octave - np.arange(len(BANDS))[:, None]), 0, 1)
+    weights = (np.sin(np.pi / 2 * hats) ** 2).astype(np.float32)
+    weights.setflags(write=False)
+    return weights
+
+
+def _waves(
+    room: Room,
+    emitter: Emitter,
+    tail: Tail,
+    mics: np.ndarray,
+    centres: tuple[np.ndarray, np.ndarray],
+    reach: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """All waves from one emitter: times (M, I + K) in seconds and gains (B, M, I + K)."""
+    c = room.speed_of_sound
+    source_centre, mic_centre = centres
+    positions, wall, mirrors = images(room, emitter.position, reach)
+    ray = mics[:, None, :] - positions
+    distance = np.linalg.norm(ray, axis=-1)
+    # an image's directivity is that of the real source towards the mirrored ray, the same for all microphones
+    towards = (mic_centre - positions) * mirrors
+    towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+    early = wall * emitter.directivity(towards @ emitter.facing)
+    air = np.exp(-AIR[:, None] / 2 * distance.mean(axis=0))
+    early = (early * air)[:, None, :] / distance
+    late_times = (
+        tail.times
+        - (mics - mic_centre) @ tail.come_from.T / c
+        - (tail.leave_to @ (emitter.position - source_centre)) / c
+    )
+    late = tail.gains * emitter.directivity(tail.leave_to @ emitter.facing)
+    late = np.broadcast_to(late[:, None, :], (len(BANDS), len(mics), late.shape[1]))
+    return np.concatenate([distance / c, late_times], axis=1), np.concatenate([early, late], axis=2)
+
+
+def mixing_time(room: Room, source: np.ndarray, mic_centre: np.ndarray) -> float:
+    """Seconds after which the images give way to the diffuse tail: where their number stops mattering."""
+    c = room.speed_of_sound
+    direct = float(np.linalg.norm(source - mic_centre)) / c
+    if room.kind == "outdoor":
+        return direct + 0.015
+    most = (3 * room.volume * MAX_IMAGES / (4 * np.pi)) ** (1 / 3) / c
+    wanted = 2e-3 * np.sqrt(room.volume) + 0.012
+    return max(min(most, direct + wanted), direct + 0.004)
+
+
+def tail_count(room: Room) -> int:
+    """How many late waves: enough for a dense tail, fewer in a short one."""
+    return 400 if room.kind == "outdoor" else int(np.clip(2600 * max(room.rt60), 350, 1500))
+
+
+def responses(
+    room: Room, emitters: list[Emitter], mics: np.ndarray, rate: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Impulse responses (S, M, L) float32 at `rate`, time zero at sample PRE.
+
+    All emitters share one tail, shifted by their places: two drivers of one device excite the same
+    reverberation, coherent at low and incoherent at high frequencies, as two real ones do.
+    """
+    from pyroomacoustics import libroom
+
+    mic_centre = mics.mean(axis=0)
+    source_centre = np.mean([e.position for e in emitters], axis=0)
+    mix = mixing_time(room, source_centre, mic_centre)
+    tail = draw_tail(room, rng, mix, tail_count(room))
+    spread = max(float(np.linalg.norm(e.position - source_centre)) for e in emitters) / room.speed_of_sound
+    length = sfft.next_fast_len(int((tail.times.max() + spread + 0.004) * rate) + PRE + TAPS)
+    weights = band_weights(length, rate)
+    out = np.empty((len(emitters), len(mics), length), np.float32)
+    bands = np.zeros((len(BANDS), length), np.float32)
+    for s, emitter in enumerate(emitters):
+        times, gains = _waves(
+            room, emitter, tail, mics, (source_centre, mic_centre), mix * room.speed_of_sound
+        )
+        times = (np.maximum(times, 0) + PRE / rate).astype(np.float32)
+        gains = gains.astype(np.float32)
+        for m in range(len(mics)):
+            bands[:] = 0
+            for b in range(len(BANDS)):
+                libroom.rir_builder(bands[b], times[m], gains[b, m], rate, TAPS, 20, 1)
+            out[s, m] = sfft.irfft((sfft.rfft(bands) * weights).sum(axis=0), length)
+    return out
+
+
+def transfer(response: np.ndarray, length: int) -> np.ndarray:
+    """Spectra (..., length // 2 + 1) of responses (..., L) with their time zero moved to sample 0 (circular)."""
+    padded = np.zeros((*response.shape[:-1], length), np.float32)
+    keep = min(response.shape[-1] - PRE, length - PRE)
+    padded[..., :keep] = response[..., PRE : PRE + keep]
+    padded[..., -PRE:] = response[..., :PRE]
+    return sfft.rfft(padded)

@@ -1,0 +1,185 @@
+"""Where the words come from: folders of clean speech and of noise, their speakers, and commands made of them.
+
+A command is one clip, cut at pauses where it is long, or two to four one-word clips of one speaker joined.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from remasc.audio import read_audio, resample
+
+SUFFIXES = {".wav", ".flac", ".ogg"}
+WORD_SECONDS = 1.35  # a labelled clip no longer than this is a single word
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One speech file; `group` is the speaker where known, otherwise the set that must stay in one partition."""
+
+    path: str
+    group: str
+    labelled: bool
+
+
+def audio_files(folder: Path) -> list[Path]:
+    """All sound files below a folder, sorted; ValueError where there are none."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: not a folder; expected a folder of wav, flac or ogg files")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise ValueError(f"{folder}: no wav, flac or ogg file in it; give a folder of clean speech or noise")
+    return found
+
+
+def scan_speech(folder: Path) -> list[Clip]:
+    """The clips of a folder. Each metadata.csv with columns file and speaker labels the files beside it;
+    the others are grouped by the folder directly below their set."""
+    files = audio_files(folder)
+    labels: dict[Path, str] = {}
+    sets: list[Path] = []
+    for table in sorted(folder.rglob("metadata.csv")):
+        with table.open(encoding="utf-8", newline="") as handle:
+            rows = csv.DictReader(handle)
+            if not {"file", "speaker"} <= set(rows.fieldnames or ()):
+                continue
+            sets.append(table.parent)
+            for row in rows:
+                if speaker := (row["speaker"] or "").strip():
+                    labels[table.parent / row["file"]] = f"{table.parent.name}:{speaker}"
+    clips = []
+    for path in files:
+        home = next((s for s in sets if path.is_relative_to(s)), None)
+        if path in labels:
+            group = labels[path]
+        elif home is not None:  # a described set without speakers: nobody knows who shares a voice
+            group = home.name
+        else:
+            below = path.relative_to(folder).parts
+            group = below[0] if len(below) > 1 else folder.name
+        clips.append(Clip(str(path), group, path in labels))
+    return clips
+
+
+def describe_sources(folder: Path | None) -> list[dict[str, str]]:
+    """Sources and licences of a folder's sets, from ORIGIN.md: its title line and its licence sentence."""
+    if folder is None:
+        return []
+    found = []
+    for origin in sorted(folder.rglob("ORIGIN.md")):
+        text = origin.read_text(encoding="utf-8", errors="replace")
+        title = text.splitlines()[0].lstrip("# ").strip() if text.strip() else origin.parent.name
+        licence = next((p for p in text.replace("\n", " ").split(". ") if "icence" in p), "not stated")
+        found.append({"source": title, "licence": licence.strip()[-300:]})
+    return found or [{"source": folder.name, "licence": "not stated by the folder"}]
+
+
+@lru_cache(maxsize=512)
+def load_mono(path: str, rate: int) -> np.ndarray:
+    """Channel 1 of a file at `rate`, float32, without its mean."""
+    waveform, own = read_audio(path)
+    mono = np.asarray(waveform[:1])
+    if own != rate:
+        mono = np.asarray(resample(mono, own, rate))
+    return (mono[0] - mono[0].mean()).astype(np.float32)
+
+
+def active_stretch(x: np.ndarray, rate: int) -> tuple[int, int, np.ndarray]:
+    """Where somebody speaks: first and last sample, and the frames (10 ms) that are active.
+
+    A frame is active above the larger of 30 dB below the loud frames and a third of the way (in dB) up
+    from the floor.
+    """
+    hop = rate // 100
+    count = max(1, len(x) // hop)
+    frames = x[: count * hop].reshape(count, -1) if len(x) >= hop else x[None]
+    db = 10 * np.log10(np.square(frames).mean(axis=1) + 1e-10)
+    top, floor = np.percentile(db, 95), np.percentile(db, 5)
+    active = db > max(top - 30, floor + 0.4 * (top - floor))
+    # a click of one frame is not a word
+    run = np.convolve(active, np.ones(5), "same")
+    active &= run >= 3
+    where = np.flatnonzero(active)
+    if not len(where):
+        return 0, len(x), np.ones(count, bool)
+    first = max(0, int(where[0]) * hop - int(0.06 * rate))
+    last = min(len(x), (int(where[-1]) + 1) * hop + int(0.09 * rate))
+    return first, last, active
+
+
+def choose_command(
+    clips: list[Clip], limits: tuple[float, float], rate: int, rng: np.random.Generator
+) -> tuple[list[dict], float]:
+    """Parts of one command by one speaker and its seconds: each part a file with start, stop and pause after it."""
+    order = rng.permutation(len(clips))
+    wanted = int(rng.integers(2, 5))
+    parts: list[dict] = []
+    seconds = 0.0
+    for index in order:
+        clip = clips[index]
+        x = load_mono(clip.path, rate)
+        first, last, active = active_stretch(x, rate)
+        if active.sum() < 8 or np.abs(x[first:last]).max() < 0.003:
+            continue  # nobody speaks in it
+        length = (last - first) / rate
+        word = clip.labelled and len(x) / rate <= WORD_SECONDS
+        if not word and parts:
+            continue
+        if length > limits[1]:
+            first, last = cut_at_pause(active, first, rate, limits, rng)
+            length = (last - first) / rate
+        if seconds + length > limits[1]:
+            break
+        parts.append({"file": clip.path, "start": first / rate, "stop": last / rate, "pause": 0.0})
+        seconds += length
+        if not word and seconds >= limits[0] * 0.6:
+            break
+        if word and len(parts) >= wanted and seconds >= limits[0]:
+            break
+        pause = float(rng.uniform(0.04, 0.25))
+        parts[-1]["pause"] = pause
+        seconds += pause
+    if parts:
+        seconds -= parts[-1]["pause"]
+        parts[-1]["pause"] = 0.0
+    return parts, seconds
+
+
+def cut_at_pause(
+    active: np.ndarray, first: int, rate: int, limits: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int]:
+    """A stretch of at most `limits[1]` seconds of a long clip that begins and ends in pauses where it can."""
+    hop = rate // 100
+    begins = np.flatnonzero(active & ~np.concatenate([[False], active[:-1]]))
+    ends = np.flatnonzero(active & ~np.concatenate([active[1:], [False]])) + 1
+    start = int(rng.choice(begins))
+    most = start + int(limits[1] * 100) - 16
+    fitting = ends[(ends > start + int(limits[0] * 50)) & (ends <= most)]
+    stop = int(fitting[-1]) if len(fitting) else min(most, len(active))
+    return max(0, start * hop - int(0.06 * rate)), min(len(active) * hop, stop * hop + int(0.09 * rate))
+
+
+def build_command(parts: list[dict], rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """The dry command (N,) and where it is active (N,) bool: parts at equal level, faded, gated in between."""
+    pieces, masks = [], []
+    for part in parts:
+        x = load_mono(part["file"], rate)
+        piece = x[round(part["start"] * rate) : round(part["stop"] * rate)].copy()
+        _, _, frames = active_stretch(piece, rate)
+        mask = np.repeat(frames, rate // 100)[: len(piece)]
+        mask = np.pad(mask, (0, len(piece) - len(mask)))
+        piece /= np.sqrt(np.square(piece[mask]).mean()) + 1e-9
+        fade = min(len(piece) // 2, int(0.03 * rate))
+        ramp = np.sin(np.linspace(0, np.pi / 2, fade, dtype=np.float32)) ** 2
+        piece[:fade] *= ramp
+        piece[-fade:] *= ramp[::-1]
+        gap = round(part["pause"] * rate)
+        pieces += [piece, np.zeros(gap, np.float32)]
+        masks += [mask, np.zeros(gap, bool)]
+    return np.concatenate(pieces), np.concatenate(masks)
