@@ -92,7 +92,7 @@ def _natural(key: tuple[str, ...]) -> list[tuple[int, int, str]]:
 def _cell(name: str, table: ScoreTable, n: int, level: float, seed: int) -> Cell:
     genuine, replay = table.score[table.genuine], table.score[table.replay]
     if min(genuine.size, replay.size) < MIN_TRIALS:
-        note = f"fewer than {MIN_TRIALS} trials of a class: no rate"
+        note = f"under {MIN_TRIALS} trials"
         return Cell(name, genuine.size, replay.size, note=note)
     groups = speaker_groups(table)
     rate = eer(genuine, replay)[0]

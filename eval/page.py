@@ -15,6 +15,7 @@ from eval import words
 from eval.words import Row
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
+LONG_TABLE = 20  # conditions; a longer breakdown is folded
 SCALE = 0.5  # right end of the interval bars: an EER of 50 % is guessing
 
 
@@ -78,17 +79,14 @@ def page(figures: dict, *, det: Picture, histogram: Picture, clips: list[Clip], 
 
 
 def _head(figures: dict) -> str:
-    corpus = f" on {figures['corpus']}" if figures["corpus"] else ""
-    partition = f", partition {figures['partition']}" if figures["partition"] else ""
+    subject = words.subject(figures)
     parts = [
-        f"<h1>{escape(figures['name'] or 'Replay detection')}</h1>",
-        f'<p class="soft">Replay detection{escape(corpus)}{escape(partition)}. {escape(words.READING)}</p>',
+        f"<h1>{escape(figures['name'] or 'Replay detection report')}</h1>",
+        f'<p class="soft">{escape(subject)}. {escape(words.READING)}</p>',
     ]
     text = escape(words.simulated_words(figures["simulated"]))
     if figures["simulated"]:
-        text = (
-            f'<span class="badge">SIMULATED</span> {text.removeprefix("SIMULATED recordings: ").capitalize()}'
-        )
+        text = text.replace("SIMULATED", '<span class="badge">SIMULATED</span>', 1)
     style = "soft" if figures["simulated"] is False else "warn"
     parts.append(f'<p class="{style}">{text}</p>')
     if figures["operating_point"]["optimistic"]:
@@ -132,21 +130,30 @@ def _data(kind: str, content: bytes) -> str:
 def _rows_table(rows: list[Row], first: str) -> str:
     lines = [
         f'<tr><td>{escape(row.name)}<span class="meaning">{escape(row.meaning)}</span></td>'
-        f'<td class="value">{escape(row.value)}</td><td class="range">{escape(row.interval)}</td></tr>'
+        f"{_value(escape(row.value), escape(row.interval))}</tr>"
         for row in rows
     ]
-    return f"<table><tr><th>{first}</th><th>value</th><th>95 % interval</th></tr>{''.join(lines)}</table>"
+    return f"<table><tr><th>{first}</th><th>value, 95 % interval</th></tr>{''.join(lines)}</table>"
+
+
+def _value(value: str, interval: str) -> str:
+    return f'<td class="value">{value} <span class="range">{interval}</span></td>'
 
 
 def _breakdowns(figures: dict, tag: str) -> str:
     if not figures["breakdowns"]:
         return ""
-    tables = [
-        f'<h3>By {escape(name)}{tag}</h3><div class="card">{_cells_table(cells)}</div>'
-        for name, cells in figures["breakdowns"].items()
-    ]
+    tables = [_breakdown(name, cells, tag) for name, cells in figures["breakdowns"].items()]
     scale = "The bars run from 0 to 50 % (guessing): a tick for the EER, a line for its interval."
     return f"<h2>By condition</h2>\n<p>{escape(words.POOLING)} {scale}</p>\n" + "\n".join(tables)
+
+
+def _breakdown(name: str, cells: list[dict], tag: str) -> str:
+    table = f'<div class="card">{_cells_table(cells)}</div>'
+    heading = f"By {escape(name)}{tag}"
+    if len(cells) <= LONG_TABLE:
+        return f"<h3>{heading}</h3>{table}"
+    return f"<details><summary>{heading}: {len(cells)} conditions</summary>{table}</details>"
 
 
 def _cells_table(cells: list[dict]) -> str:
@@ -155,16 +162,13 @@ def _cells_table(cells: list[dict]) -> str:
         counts = f'<td class="count">{cell["genuine"]:,}</td><td class="count">{cell["replay"]:,}</td>'
         note = escape(words.cell_note(cell))
         if cell["eer"] is None:
-            figure = f'<td colspan="3" class="none">{note}</td>'
+            figure = f'<td colspan="2" class="none">{note}</td>'
         else:
-            figure = (
-                f'<td class="value">{words.rate(cell["eer"])}</td>'
-                f'<td class="range" title="{note}">{words.interval(cell["low"], cell["high"])}</td>'
-                f'<td class="strip">{_bar(cell)}</td>'
-            )
+            value = _value(words.rate(cell["eer"]), words.interval(cell["low"], cell["high"]))
+            figure = f'{value}<td class="strip" title="{note}">{_bar(cell)}</td>'
         lines.append(f"<tr><td>{escape(cell['name'])}</td>{counts}{figure}</tr>")
-    head = "<th></th><th>genuine</th><th>replay</th><th>EER</th><th>95 % interval</th><th></th>"
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+    head = "<th></th><th>genuine</th><th>replay</th><th>EER, 95 % interval</th><th></th>"
+    return f'<table class="cells"><tr>{head}</tr>{"".join(lines)}</table>'
 
 
 def _bar(cell: dict) -> str:
@@ -200,7 +204,7 @@ def _clip(clip: Clip, threshold: float, prior: float) -> str:
     right = f" {'✓' if decision == clip.label else '✗'}" if clip.label and decision != "undecided" else ""
     reason = f" ({escape(clip.flag)})" if clip.flag else ""
     label = _chip(clip.label, clip.label) if clip.label else '<span class="soft">unknown</span>'
-    rows = [("is", label), ("decision", _chip(decision, decision + right) + reason)]
+    rows = [("truth", label), ("decision", _chip(decision, decision + right) + reason)]
     rows += [(name, escape(value)) for name, value in facts]
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
     note = f'<p class="soft">{escape(clip.note)}</p>' if clip.note else ""

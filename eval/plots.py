@@ -14,7 +14,7 @@ import numpy as np
 from eval.metrics import det_curve
 from eval.summary import DetBand
 
-TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+TICKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 LIGHT = {"genuine": "#0072B2", "replay": "#D55E00", "ink": "#1b1f24", "grid": "#d9dee3", "paper": "#ffffff"}
 DARK = {"genuine": "#56B4E9", "replay": "#E69F00", "ink": "#e6e9ec", "grid": "#3a4149", "paper": "#1a1e23"}
 
@@ -36,7 +36,7 @@ def det_png(
 
     p_miss, p_fa, _ = det_curve(genuine_scores, replay_scores)
     low, high = _limits(p_miss, p_fa)
-    figure, axes, colour = _figure(5.6, 5.4, dark)
+    figure, axes, colour = _figure(4.8, 4.7, dark)
     edge = 1e-6  # rates of 0 and 1 lie at infinity: drawn just outside the frame
 
     def deviate(rate):
@@ -88,7 +88,7 @@ def histogram_png(
 
     The outermost bins hold what lies beyond the central 99.8 % of all scores.
     """
-    figure, axes, colour = _figure(6.6, 4.3, dark)
+    figure, axes, colour = _figure(5.8, 4.66, dark)
     scores = np.concatenate([genuine_scores, replay_scores])
     low, high = np.quantile(scores, [0.001, 0.999])
     if threshold is not None:
@@ -96,33 +96,20 @@ def histogram_png(
     if not high > low:
         low, high = low - 0.5, high + 0.5
     bins = np.linspace(low, high, int(np.clip(2 * scores.size ** (1 / 3), 12, 60)) + 1)
-    for name, values, hatch in (("replay", replay_scores, "////"), ("genuine", genuine_scores, "")):
+    for name, values in (("replay", replay_scores), ("genuine", genuine_scores)):
         share = np.histogram(np.clip(values, low, high), bins)[0] / len(values) * 100
         axes.stairs(share, bins, fill=True, color=colour[name], alpha=0.32, linewidth=0)
-        label = f"{name}, {len(values):,} trials"
-        axes.stairs(share, bins, color=colour[name], linewidth=1.7, hatch=hatch and None, label=label)
+        axes.stairs(share, bins, color=colour[name], linewidth=1.7, label=f"{name}, {len(values):,} trials")
     if threshold is not None:
-        axes.axvline(threshold, color=colour["ink"], linewidth=1.3, linestyle=(0, (5, 3)))
-        axes.annotate(
-            f" accepted from {threshold:.3g} ",
-            (threshold, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, -4),
-            textcoords="offset points",
-            color=colour["ink"],
-            fontsize=9,
-            va="top",
-            ha="left" if threshold < (low + high) / 2 else "right",
-        )
+        style = {"color": colour["ink"], "linewidth": 1.3, "linestyle": (0, (5, 3))}
+        axes.axvline(threshold, label=f"accepted from {threshold:.3g} up", **style)
     axes.margins(x=0.01)
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.24)  # room for the legend
     axes.set_xlabel("score (higher = more genuine)")
     axes.set_ylabel("share of the class (%)")
     axes.set_title(title)
     axes.grid(axis="y", color=colour["grid"], linewidth=0.7)
-    _legend(
-        axes, colour, "upper left" if threshold is None or threshold > (low + high) / 2 else "upper right"
-    )
+    _legend(axes, colour, "upper left")
     return _png(figure)
 
 
@@ -132,7 +119,7 @@ def _figure(width: float, height: float, dark: bool) -> tuple[Any, Any, dict[str
     from matplotlib.figure import Figure
 
     colour = DARK if dark else LIGHT
-    figure = Figure(figsize=(width, height), dpi=144, layout="constrained", facecolor=colour["paper"])
+    figure = Figure(figsize=(width, height), dpi=160, layout="constrained", facecolor=colour["paper"])
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(facecolor=colour["paper"])
     axes.set_axisbelow(True)

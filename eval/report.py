@@ -123,15 +123,13 @@ def _json(figures: dict[str, Any]) -> str:
 def markdown(figures: dict[str, Any]) -> str:
     """The report as Markdown, with det.png and histogram.png beside it."""
     tag = words.tag(figures)
-    corpus = f" on {_md(figures['corpus'])}" if figures["corpus"] else ""
-    partition = f", partition {_md(figures['partition'])}" if figures["partition"] else ""
     eer = figures["metrics"]["eer"]
     lines = [
-        f"# {_md(figures['name'] or 'Replay detection')}",
+        f"# {_md(figures['name'] or 'Replay detection report')}",
         "",
         f"**{words.simulated_words(figures['simulated'])}**",
         "",
-        f"Replay detection{corpus}{partition}: **EER {words.rate(eer['value'])} "
+        f"{_md(words.subject(figures))}: **EER {words.rate(eer['value'])} "
         f"{words.interval(eer['low'], eer['high'])}**{tag}, {words.trials_words(figures)}. {words.READING}",
         "",
         f"{_md(words.coverage_words(figures))} {words.interval_words(figures)}",
@@ -176,5 +174,5 @@ def _md_table(head: Sequence[str], rows) -> list[str]:
 def _md(value: Any) -> str:
     """Text that Markdown shows as it is, on one line."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = " ".join(text.split())
-    return "".join(f"\\{c}" if c in "\\`*[]|#!" else {"<": "&lt;", "&": "&amp;"}.get(c, c) for c in text)
+    text = " ".join(text.split()).replace("](", "]\\(")
+    return "".join(f"\\{c}" if c in "`*|" else {"<": "&lt;", "&": "&amp;"}.get(c, c) for c in text)

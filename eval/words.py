@@ -58,6 +58,14 @@ def simulated_words(simulated: bool | None) -> str:
     return "Real recordings."
 
 
+def subject(figures: dict) -> str:
+    """What was measured: "Replay detection on <corpus>, partition eval"."""
+    corpus = figures["corpus"] or figures["files"]["scores"]["name"]
+    return f"Replay detection on {corpus}" + (
+        f", partition {figures['partition']}" if figures["partition"] else ""
+    )
+
+
 def tag(figures: dict) -> str:
     """What every heading and figure title ends in, so that a simulated result is never shown without it."""
     return " (simulated)" if figures["simulated"] else ""
