@@ -1,0 +1,299 @@
+"""Training: train fits, dev chooses the epoch, eval is never seen.
+
+A run is a pure function of its config and protocol: the order of the clips, augmentation and dropout belong to
+(seed, epoch, step), the learning rate to the position. Killed at any moment it goes on from its last state to
+the same result, bit for bit on one CPU type and number of threads.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detector import rundir
+from detector.checkpoint import save_checkpoint
+from detector.config import TrainConfig
+from detector.loading import Examples, batches, build_examples, check_examples, training_parts
+from detector.losses import GENUINE_COLUMN, REPLAY_COLUMN, class_weights, columns_of, weighted_cross_entropy
+from detector.runlog import RunLog
+from detector.schedule import epoch_batches, learning_rate, step_generator, step_seed
+from detector.state import Best, Position, copy_weights, load_state, save_state
+from detector.systems import build_network, specify
+from detector.team import Precision, Team
+from eval.metrics import eer
+from remasc import ARRAYS, Corpus
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What became of a run: its checkpoint folder, and the epoch (from 1) that dev chose.
+
+    `history` has one entry per epoch: epoch, loss, learning_rate, dev_eer, dev_loss, best, seconds.
+    """
+
+    folder: Path
+    dev_eer: float
+    dev_loss: float
+    epoch: int
+    epochs: int
+    history: tuple[dict[str, Any], ...]
+    seconds: float
+    already_finished: bool = False
+
+
+class Interrupted(Exception):
+    """A run stopped on purpose after some steps, for the proof that it resumes."""
+
+
+def train(
+    config: TrainConfig, *, examples: dict[str, Examples] | None = None, progress: bool = True
+) -> TrainResult:
+    """Train as `config` says; leaves a checkpoint, `protocol.tsv` and `log.jsonl` in `config.out`.
+
+    `examples` ("train", "dev") replaces what would be built from the corpus. A finished folder is said to be
+    finished and left as it is; one of another config is a ValueError. Under `torchrun` every process calls this.
+    """
+    with Team.gather_up(config.device) as (team, device):
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):  # the caller's random numbers stay the caller's
+            if config.test_run:
+                from detector.proof import prove
+
+                return prove(config, examples, team, device, progress)
+            return run(config, examples, team, device, progress)
+
+
+def run(
+    config: TrainConfig,
+    examples: dict[str, Examples] | None,
+    team: Team,
+    device: torch.device,
+    progress: bool,
+    stop_after: int | None = None,
+) -> TrainResult:
+    """One training in its folder; `stop_after` steps of this call it raises `Interrupted`."""
+    parts, card = _parts(config, examples)
+    with rundir.claimed(config, parts, team) as claim, RunLog(config.out, on=team.first, bar=progress) as log:
+        if claim.finished is not None:
+            chosen = claim.finished
+            log.say(f"{config.out}: finished, dev EER {100 * chosen['dev_eer']:.2f} %; nothing to do")
+            return _result(config, chosen, already_finished=True)
+        specification = specify(config.system, tuple(ARRAYS[name] for name in config.arrays))
+        published = config.system.startswith("nn-")
+        description = {
+            "specification": specification.as_dict(),
+            "network": {"filters": config.filters} if published else {},
+        }
+        torch.manual_seed(step_seed(config.seed))
+        network = build_network(description)
+        if examples is None:
+            if not team.first:
+                team.wait()  # the first process prepares, the others open what it prepared
+            examples = build_examples(config, parts, network, specification, progress=progress and team.first)
+            if team.first:
+                team.wait()
+        check_examples(examples)
+        training = _Training(config, network, examples, team, device, log)
+        training.fit(stop_after)
+        facts = rundir.facts(config, card, claim.protocol_sha256, examples, training, team, device)
+        if team.first:
+            description["training"] = config.identity() | {"corpus": card.get("name")}
+            save_checkpoint(config.out, training.best.weights, description, facts)
+            rundir.clean(config.out)
+        team.wait()
+        return _result(config, facts)
+
+
+def _parts(
+    config: TrainConfig, examples: dict[str, Examples] | None
+) -> tuple[dict[str, Corpus], dict[str, Any]]:
+    """The trials by partition, and what is said of their corpus."""
+    if examples is None:
+        corpus = Corpus.from_meta(config.corpus)
+        return training_parts(config, corpus), {
+            "name": corpus.name,
+            "simulated": corpus.simulated,
+        } | corpus.card
+    parts = {name: Corpus(part.recordings, config.corpus) for name, part in examples.items()}
+    try:
+        corpus = Corpus.from_meta(config.corpus)
+    except (ValueError, OSError):
+        return parts, {"name": config.corpus.name, "simulated": None}
+    return parts, {"name": corpus.name, "simulated": corpus.simulated} | corpus.card
+
+
+def _result(config: TrainConfig, facts: dict[str, Any], already_finished: bool = False) -> TrainResult:
+    return TrainResult(
+        folder=config.out,
+        dev_eer=facts["dev_eer"],
+        dev_loss=facts["dev_loss"],
+        epoch=facts["epoch"],
+        epochs=facts["epochs"],
+        history=tuple(facts["curves"]),
+        seconds=facts["wall_seconds"],
+        already_finished=already_finished,
+    )
+
+
+class _Training:
+    """Network, optimiser and position of one run; `fit` goes to the end from wherever the state stands."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: nn.Module,
+        examples: dict[str, Examples],
+        team: Team,
+        device: torch.device,
+        log: RunLog,
+    ) -> None:
+        self.config, self.team, self.device, self.log = config, team, device, log
+        self.examples = examples
+        if team.size > 1 and device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        self.network = network.to(device)
+        self.module = team.wrap(self.network, device)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        self.precision = Precision(device, config.amp)
+        self.columns = {name: columns_of(torch.as_tensor(part.labels)) for name, part in examples.items()}
+        self.weights = class_weights(self.columns["train"])
+        workers = 0 if device.type == "cpu" else 4
+        self.workers = workers if config.workers is None else config.workers
+        found = load_state(config.out, self.network, self.optimizer, self.precision.scaler)
+        self.position, self.best = found or (Position(), Best())
+        self._clock = self._saved = time.monotonic()
+        self._steps_here = 0
+
+    def fit(self, stop_after: int | None = None) -> None:
+        count = len(self.examples["train"])
+        steps = len(epoch_batches(count, self.config.batch_size, 0, 0))
+        done = self.position.epoch * steps + self.position.step
+        self.log.start(self.config.epochs, steps, done)
+        while self.position.epoch < self.config.epochs and not self._stalled():
+            self._train_epoch(steps, stop_after)
+            self._end_epoch(steps)
+
+    def _stalled(self) -> bool:
+        waited = self.position.epoch - 1 - self.best.epoch
+        return self.config.patience > 0 and self.position.epoch > 0 and waited >= self.config.patience
+
+    def _train_epoch(self, steps: int, stop_after: int | None) -> None:
+        position, team = self.position, self.team
+        order = epoch_batches(
+            len(self.examples["train"]), self.config.batch_size, self.config.seed, position.epoch
+        )
+        # a process without a clip in the last batch takes the first one, with no weight
+        shares = [part[team.rank :: team.size] if team.rank < len(part) else part[:1] for part in order]
+        pin = self.device.type == "cuda"
+        self.network.train()
+        for features, lengths, numbers in batches(
+            self.examples["train"], shares[position.step :], self.workers, pin=pin
+        ):
+            if stop_after is not None and self._steps_here >= stop_after:
+                raise Interrupted
+            self._step(features, lengths, numbers, order[position.step], steps)
+            position.step += 1
+            self._steps_here += 1
+            if team.first and time.monotonic() - self._saved >= 60 * self.config.checkpoint_minutes:
+                self._save()
+
+    def _step(
+        self, features: Tensor, lengths: Tensor, numbers: Tensor, batch: np.ndarray, steps: int
+    ) -> None:
+        config, position, team = self.config, self.position, self.team
+        generator = step_generator(config.seed, position.epoch, position.step, team.rank)
+        if hasattr(self.network, "augment"):
+            features, lengths = self.network.augment(features, lengths, generator)
+        rate = learning_rate(config, position.epoch + position.step / steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        columns = self.columns["train"]
+        total = float(self.weights[columns[batch]].sum()) / team.size  # the processes' gradients are averaged
+        share = float(team.rank < len(batch))
+        with self.precision():
+            logits = self.module(features.to(self.device, non_blocking=True), lengths.to(self.device))
+        loss = share * weighted_cross_entropy(
+            logits, columns[numbers].to(self.device), self.weights.to(self.device), total
+        )
+        value = loss.item()
+        if not np.isfinite(value):
+            raise ValueError(
+                f"the loss is {value} in epoch {position.epoch + 1}; lower --learning-rate or set --clip"
+            )
+        scaler = self.precision.scaler
+        self.optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        if config.clip > 0:
+            scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        scaler.step(self.optimizer)
+        scaler.update()
+        position.loss_sum += value * total
+        position.weight_sum += total
+        self.log.step(position.epoch * steps + position.step + 1, position.epoch + 1, value)
+
+    def _end_epoch(self, steps: int) -> None:
+        position, best = self.position, self.best
+        scores, dev_loss = self._judge_dev()
+        genuine = self.columns["dev"] == GENUINE_COLUMN
+        dev_eer = float(eer(scores[genuine].numpy(), scores[~genuine].numpy())[0])
+        better = (dev_eer, dev_loss) < (best.dev_eer, best.dev_loss)
+        if better:
+            weights = copy_weights(self.network)
+            self.best = Best(position.epoch, dev_eer, dev_loss, weights, scores)
+        sums = np.sum(self.team.gather((position.loss_sum, position.weight_sum)), axis=0)
+        self._tick()
+        row = {
+            "epoch": position.epoch + 1,
+            "loss": float(sums[0] / sums[1]),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "dev_eer": dev_eer,
+            "dev_loss": dev_loss,
+            "best": better,
+            "seconds": round(position.epoch_seconds, 3),
+        }
+        history = [*position.history, row]
+        self.position = Position(epoch=position.epoch + 1, seconds=position.seconds, history=history)
+        if self.team.first:
+            self._save()
+        self.log.epoch(history, self.position.epoch * steps)
+
+    @torch.no_grad()
+    def _judge_dev(self) -> tuple[Tensor, float]:
+        """Scores (n,) float64 of the dev trials, each once, and their weighted cross-entropy."""
+        self.network.eval()
+        count, columns = len(self.examples["dev"]), self.columns["dev"]
+        mine = np.arange(count)[self.team.rank :: self.team.size]
+        order = [mine[i : i + self.config.batch_size] for i in range(0, len(mine), self.config.batch_size)]
+        found: list[tuple[int, list[float]]] = []
+        for features, lengths, numbers in batches(self.examples["dev"], order, self.workers):
+            logits = self.network.logits(features.to(self.device), lengths.to(self.device))
+            found += zip(numbers.tolist(), logits.double().cpu().tolist(), strict=True)
+        rows = dict(pair for part in self.team.gather(found) for pair in part)
+        logits = torch.tensor([rows[number] for number in range(count)], dtype=torch.float64)
+        loss = weighted_cross_entropy(logits, columns, self.weights)
+        return logits[:, GENUINE_COLUMN] - logits[:, REPLAY_COLUMN], float(loss)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.position.epoch_seconds += now - self._clock
+        self.position.seconds += now - self._clock
+        self._clock = now
+
+    def _save(self) -> None:
+        self._tick()
+        save_state(
+            self.config.out, self.position, self.best, self.network, self.optimizer, self.precision.scaler
+        )
+        self._saved = time.monotonic()
