@@ -121,15 +121,16 @@ class MicArray:
         if missing := [key for key in ("positions", "sample_rate") if key not in fields]:
             raise ValueError(f"{path}: the key {missing[0]!r} is missing; see data/README.md for an example")
         try:
-            return cls(
-                name=str(fields.get("name", path.stem)),
-                positions=np.asarray(fields["positions"], dtype=np.float64),
-                sample_rate=int(fields["sample_rate"]),
-                description=str(fields.get("description", "")),
-                channel_order=tuple(int(c) for c in fields.get("channel_order", ())),
-            )
-        except (TypeError, OverflowError) as error:
-            raise ValueError(f"{fact} ({error})") from None
+            values = {
+                "name": str(fields.get("name", path.stem)),
+                "positions": np.asarray(fields["positions"], dtype=np.float64),
+                "sample_rate": int(fields["sample_rate"]),
+                "description": str(fields.get("description", "")),
+                "channel_order": tuple(int(c) for c in fields.get("channel_order", ())),
+            }
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{fact} ({error}); expected numbers, see data/README.md") from None
+        return cls(**values)
 
 
 def _line(count: int, step: float) -> np.ndarray:

@@ -56,7 +56,8 @@ class PreparedCache(Sequence[np.ndarray]):
         """Prepare the first `seconds` of the recordings at `sample_rate` (None: each file's own) and open it.
 
         Killed at any moment and called again it goes on with the missing shards; shards that are damaged, or
-        whose source files' sizes or times differ, are made again. A folder prepared otherwise is a ValueError.
+        whose source files' sizes or times differ, are made again. A folder prepared with other parameters is
+        a ValueError.
         """
         folder = Path(folder)
         manifest = _manifest(recordings, sample_rate, seconds, channels)
@@ -142,10 +143,11 @@ class PreparedCache(Sequence[np.ndarray]):
     def verify(self) -> None:
         """Read every shard and compare its CRC; a ValueError names the first that is damaged."""
         for shard, crc in enumerate(self._crc):
-            if crc32(samples_path(self.folder, shard)) != crc:
+            path = samples_path(self.folder, shard)
+            if crc32(path) != crc:
                 raise ValueError(
-                    f"{samples_path(self.folder, shard)}: damaged (its checksum differs); prepare the cache again, "
-                    "which makes only this shard anew"
+                    f"{path}: damaged (its checksum differs); remove it and build the cache again, which "
+                    "makes only this shard anew"
                 )
 
     def _shard(self, shard: int) -> np.ndarray:

@@ -261,13 +261,9 @@ def _parse_enum(enum: type[Code]) -> Callable[[str, Any], Code | None]:
             return None
         if isinstance(value, str):
             word = value.strip().lower().replace("_", "-")
-            member = words.get(word) or _KNOWN.get(enum, {}).get(word)
-            if member is None:
-                # Label.REPLAY is 0 and so false: look it up by key, not by truth.
-                if word in words:
-                    return words[word]
+            if word not in words:
                 raise ValueError(f"unknown {key} {value!r}{_near(word, words)}")
-            return member
+            return words[word]
         try:
             return enum(value)
         except ValueError:
@@ -279,9 +275,9 @@ def _parse_enum(enum: type[Code]) -> Callable[[str, Any], Code | None]:
 def _parse_array(key: str, value: Any) -> str | None:
     if value is None or value == "-":
         return None
-    word = value.name if isinstance(value, IntEnum) or hasattr(value, "name") else str(value).upper()
+    word = str(getattr(value, "name", value)).upper()  # of a RecordingDevice or a MicArray, or the word
     if word not in ARRAYS:
-        raise ValueError(f"unknown {key} {value!r}{_near(str(word), ARRAYS)}")
+        raise ValueError(f"unknown {key} {value!r}{_near(word, ARRAYS)}")
     return word
 
 

@@ -108,7 +108,7 @@ class RecordingDataset(Dataset):
 
     def _from_cache(self, number: int, channels: Sequence[int] | None) -> np.ndarray:
         clip = self.cache[self._numbers[number]]
-        if self.seconds is not None:
+        if self.seconds != self.cache.parameters["seconds"]:
             clip = clip[:, : self._samples(self.recordings[number])]
         if channels is None:
             return clip
@@ -120,7 +120,13 @@ class RecordingDataset(Dataset):
         return clip[list(channels)]
 
     def _samples(self, recording: Recording) -> int:
-        rate = self.cache.parameters["sample_rate"] or get_array(recording.array).sample_rate
+        rate = self.cache.parameters["sample_rate"]
+        if rate is None:
+            if recording.array is None:
+                raise ValueError(
+                    f"{recording.trial_id}: the rate of a source recording is unknown; name a sample_rate"
+                )
+            rate = get_array(recording.array).sample_rate
         return max(1, round(self.seconds * rate))
 
     def _numbers_in(self, cache: PreparedCache) -> np.ndarray:

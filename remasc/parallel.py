@@ -24,8 +24,7 @@ def unordered(
     if workers == 1 or len(jobs) <= 1:
         yield from (function(*job) for job in jobs)
         return
-    from joblib import Parallel, delayed  # imported late: it starts helper processes
-
+    from joblib import Parallel, delayed  # imported late: slow, and not needed by one worker
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     pool = Parallel(n_jobs=min(workers, len(jobs)), return_as="generator_unordered")

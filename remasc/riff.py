@@ -19,6 +19,7 @@ import numpy as np
 PCM, FLOAT, EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
 STREAMING_SIZES = (0, 0xFFFFFFFF)
 MAX_CHUNKS = 1000
+_COMMON = (b"data", b"fact", b"fmt ", b"LIST")
 _SUBTYPE = {
     (PCM, 1): "PCM_U8",
     (PCM, 2): "PCM_16",
@@ -96,7 +97,7 @@ def _next(file: BinaryIO, position: int, size: int) -> int:
         return position
     file.seek(position)
     peek = file.read(5)
-    return position if _is_name(peek[:4]) and not _is_name(peek[1:5]) else position + 1
+    return position if _is_name(peek[:4]) and peek[1:5] not in _COMMON else position + 1
 
 
 def _is_name(text: bytes) -> bool:

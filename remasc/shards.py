@@ -1,8 +1,8 @@
 """One shard of a prepared cache: the samples of up to `SHARD` clips, and the entry that says where they lie.
 
 `shard-00012.bin` holds (M, T) after (M, T), int16 or float32, each from an offset that four divides;
-`shard-00012.json` its trials, clips [offset, M, T, 1 where int16], size, CRC-32 and the sizes and times of the
-source files. The entry is written last, so that a shard counts only when it is whole.
+`shard-00012.json` its trials, clips [offset, M, T, 1 where int16], size, CRC-32, and the sizes and times of
+the source files. The entry is written last, so that a shard counts only when it is whole.
 """
 
 from __future__ import annotations
