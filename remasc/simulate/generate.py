@@ -137,7 +137,7 @@ def _noise_by_partition(noise: Path | None, corpus_name: str) -> dict[str, list[
     files = [str(p) for p in audio_files(Path(noise))]
     order = scene_rng(corpus_name, "noise", "split").permutation(len(files))
     if len(files) < 3:
-        return {p: files for p in PARTITIONS}
+        return dict.fromkeys(PARTITIONS, files)
     parts: dict[str, list[str]] = {p: [] for p in PARTITIONS}
     for rank, index in enumerate(order):
         parts[("train", "eval", "train", "dev", "train")[rank % 5] if rank >= 3 else PARTITIONS[rank]].append(

@@ -211,7 +211,7 @@ def piston_table(radius: float, half_width: float) -> np.ndarray:
 def driver_emitters(
     device: Device, position: np.ndarray, facing: np.ndarray, cabin: np.ndarray | None
 ) -> list[Emitter]:
-    """The drivers as emitters in the room: around the device's middle, or around the `cabin` (dims) of a vehicle."""
+    """The drivers as emitters: around the device's middle, or around the `cabin` (its dims) of a vehicle."""
     right = np.array([facing[1], -facing[0], 0.0])
     right /= max(np.linalg.norm(right), 1e-9)
     ahead = np.array([-right[1], right[0], 0.0])

@@ -147,15 +147,16 @@ def _music(length: int, rng: np.random.Generator) -> np.ndarray:
     return out.astype(np.float32)
 
 
-def _point_signal(noise: dict, length: int, rng: np.random.Generator) -> np.ndarray:
+def _point_signal(noise: dict, scene_is_lounge: bool, length: int, rng: np.random.Generator) -> np.ndarray:
     """What the point of noise plays (N,)."""
     if noise["clip"] is not None:
         clip = load_mono(noise["clip"], CONTENT_RATE)
-        return noises.tile_clip(clip, length, int(rng.integers(len(clip))))
+        pieces = [noises.tile_clip(clip, length, int(o)) for o in rng.integers(len(clip), size=4)]
+        return max(pieces, key=_rms)  # a clip may be silent for seconds
     if noise.get("television"):
         voice, _ = build_command(noise["television"], CONTENT_RATE)
         return noises.tile_clip(voice, length, int(rng.integers(len(voice))))
-    if noise["point_share"] > 0.69:
+    if scene_is_lounge:
         return _music(length, rng)
     f = np.linspace(0, CONTENT_RATE / 2, length // 2 + 1)
     spectrum = noises.modulated(rng, 1, length, 1.0, CONTENT_RATE)[0] * noises.coloured(
@@ -169,30 +170,23 @@ def background(scene: dict, corpus_name: str, mics: np.ndarray, length: int, roo
     noise, rng = scene["noise"], scene_rng(corpus_name, scene["scene_id"], "noise")
     f = np.linspace(0, CONTENT_RATE / 2, length // 2 + 1)
     count = len(mics)
-    if noise["clip"] is not None and not noise["point_share"]:
-        clip = load_mono(noise["clip"], CONTENT_RATE)
-        offsets = rng.integers(len(clip), size=count)
-        streams = sfft.rfft(np.stack([noises.tile_clip(clip, length, int(o)) for o in offsets]))
-        streams += (
-            0.02 * np.abs(streams).mean() * sfft.rfft(noises.white(rng, count, length)) / np.sqrt(length)
-        )
-    else:
-        streams = noises.modulated(rng, count, length, 1.0, CONTENT_RATE // 2)
-        slope = 6.0 if scene["environment"] == 4 else noise["slope_db"]
-        streams *= noises.coloured(f, slope)
-        if noise["babble_share"]:
-            streams /= np.sqrt(_band_power(streams[0], f, length))
-            chatter = noises.modulated(rng, count, length, 3.0, CONTENT_RATE // 5) * noises.babble_shape(f)
-            share = noise["babble_share"]
-            chatter *= np.sqrt(share / _band_power(chatter[0], f, length))
-            streams = streams * np.sqrt(1 - share) + chatter
+    streams = noises.modulated(rng, count, length, 1.0, CONTENT_RATE // 2)
+    streams *= noises.coloured(f, 6.0 if scene["environment"] == 4 else noise["slope_db"])
+    if noise["babble_share"]:
+        streams /= np.sqrt(_band_power(streams[0], f, length))
+        chatter = noises.modulated(rng, count, length, 3.0, CONTENT_RATE // 5) * noises.babble_shape(f)
+        share = noise["babble_share"]
+        chatter *= np.sqrt(share / _band_power(chatter[0], f, length))
+        streams = streams * np.sqrt(1 - share) + chatter
     # nominal places: half a millimetre does not change a diffuse field, and one matrix serves every scene
     out = noises.diffuse(mics, streams, CONTENT_RATE)
     out *= np.sqrt((1 - noise["point_share"]) / _band_power(out[0], f, length))
     if noise["point_share"]:
         emitter = Emitter(np.array(noise["point"]), np.array([1.0, 0.0, 0.0]), omni)
         response = responses(room, [emitter], mics, CONTENT_RATE, rng)[0]
-        point = transfer(response, length) * sfft.rfft(_point_signal(noise, length, rng))
+        point = transfer(response, length) * sfft.rfft(
+            _point_signal(noise, scene["environment"] == 3, length, rng)
+        )
         out += point * np.sqrt(noise["point_share"] / _band_power(point[0], f, length))
     if noise["wind_share"]:
         gusts = noises.wind(rng, count, length, CONTENT_RATE)

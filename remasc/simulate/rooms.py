@@ -112,7 +112,7 @@ def _sphere(rng: np.random.Generator, count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tail:
-    """Late waves: times (K,) at the reference points, directions they come from and leave to (K, 3), gains (B, K)."""
+    """Late waves: times (K,) at the reference points, where they come from and leave to (K, 3), gains (B, K)."""
 
     times: np.ndarray
     come_from: np.ndarray

@@ -192,8 +192,12 @@ def _noise(recipe: Recipe, environment: int, place: dict, clips: list[str], rng:
     elif environment == 4:
         out["speed"] = rng.uniform(0.1, 1.0) if place["moving"] else 0.0
         out["rpm"] = rng.uniform(1300, 2600) if place["moving"] else rng.uniform(650, 900)
-    elif rng.random() < (1.0 if environment == 3 else 0.6):
-        out["point_share"] = rng.uniform(0.7, 0.98) if environment == 3 else rng.uniform(0.1, 0.7)
+    elif environment == 3:
+        out["point_share"] = rng.uniform(0.7, 0.98)
+    elif rng.random() < 0.6:
+        out["point_share"] = rng.uniform(0.1, 0.65)
+    if clip is not None:  # a dog barks in one place
+        out["point_share"] = rng.uniform(0.4, 0.95)
     return out
 
 
@@ -206,9 +210,17 @@ def _point_place(room: dict, geometry: dict, environment: int, rng: np.random.Ge
         side = np.array([-back[1], back[0]]) * rng.choice([-1, 1])
         where = np.array(geometry["source"][:2]) + 0.6 * side + 0.2 * back
         return [*np.clip(where, 0.15, dims[:2] - 0.15), float(rng.uniform(0.5, 1.2))]
+    stand = np.array(geometry["stand"])
+    if environment == 1:
+        around, away = rng.uniform(0, 2 * np.pi), rng.uniform(2.0, 12.0)
+        return [
+            *(stand[:2] + away * np.array([np.cos(around), np.sin(around)])),
+            float(rng.uniform(0.3, 3.0)),
+        ]
+    apart = 0.35 if environment == 4 else 0.8
     for _ in range(100):
-        where = rng.uniform(0.2, dims - 0.2)
-        if np.linalg.norm(where - np.array(geometry["stand"])) > 0.8:
+        where = rng.uniform(0.12, dims - 0.12)
+        if np.linalg.norm(where - stand) > apart:
             break
     return list(where)
 

@@ -6,7 +6,6 @@ A command is one clip, cut at pauses where it is long, or two to four one-word c
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path

@@ -22,21 +22,24 @@ from remasc.simulate.identity import scene_rng
 
 LICENCE = "audio made by espeak-ng (GPL-3.0-or-later program); stand-ins for human talkers"
 COMMANDS = [
-    "turn on the kitchen light", "what is the weather today", "set a timer for ten minutes", "open the garage door",
-    "call my brother at work", "play some quiet music", "add milk to the shopping list", "lock the front door",
-    "read my new messages", "turn the heating down", "what time is it in Paris", "remind me to water the plants",
-    "unlock the car", "order a large pizza", "stop the alarm", "show me the way home", "close the bedroom window",
-    "transfer fifty dollars to Anna", "turn off the television", "how tall is that mountain", "start the dishwasher",
-    "good morning computer", "find a parking place nearby", "volume up please", "send the report to Michael",
-    "switch on the porch lamp", "is there any news", "tell me a short story", "dim the lights in the hall",
-    "navigate to the nearest station",
+    "turn on the kitchen light", "what is the weather today", "set a timer for ten minutes",
+    "open the garage door", "call my brother at work", "play some quiet music",
+    "add milk to the shopping list", "lock the front door", "read my new messages",
+    "turn the heating down", "what time is it in Paris", "remind me to water the plants",
+    "unlock the car", "order a large pizza", "stop the alarm", "show me the way home",
+    "close the bedroom window", "transfer fifty dollars to Anna", "turn off the television",
+    "how tall is that mountain", "start the dishwasher", "good morning computer",
+    "find a parking place nearby", "volume up please", "send the report to Michael",
+    "switch on the porch lamp", "is there any news", "tell me a short story",
+    "dim the lights in the hall", "navigate to the nearest station",
 ]  # fmt: skip
 VARIANTS = [
-    "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "Alex", "Andrea", "Annie", "Denis",
-    "Diogo", "Gene", "Gene2", "Henrique", "Hugo", "Jacky", "Lee", "Marco", "Mario", "Michael", "Mike", "Nguyen", "Reed",
-    "adam", "anika", "antonio", "aunty", "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward", "ian", "iven",
-    "john", "linda", "marcelo", "max", "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert",
-    "sandro", "shelby", "steph", "travis", "victor", "zac", "Alicia", "grandma",
+    "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "Alex", "Andrea",
+    "Annie", "Denis", "Diogo", "Gene", "Gene2", "Henrique", "Hugo", "Jacky", "Lee", "Marco", "Mario",
+    "Michael", "Mike", "Nguyen", "Reed", "adam", "anika", "antonio", "aunty", "belinda", "benjamin",
+    "boris", "caleb", "david", "ed", "edward", "ian", "iven", "john", "linda", "marcelo", "max",
+    "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert", "sandro",
+    "shelby", "steph", "travis", "victor", "zac", "Alicia", "grandma",
 ]  # fmt: skip
 ACCENTS = ["en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029"]
 
