@@ -214,7 +214,7 @@ def _join(path: Path, table: ScoreTable, lines: list[int], protocol: Path, parti
     if not wanted:
         known = sorted({entry["partition"] for entry in listed.values()})
         raise ValueError(f"{protocol}: no trial in partition {partition!r}; it has {', '.join(known)}")
-    for line, trial in zip(lines, table.trial, strict=True):
+    for line, trial in zip(lines, table.trial.tolist(), strict=True):
         if trial not in wanted:
             fact = (
                 f"belongs to partition {listed[trial]['partition']!r}" if trial in listed else "is not listed"
