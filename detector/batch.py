@@ -108,9 +108,32 @@ def score_corpus(
             f"{failed[0].reason}); nothing was dropped and no scores.tsv was written: run `replayguard corpus "
             "check`, mend the files, and run this again to go on"
         )
+    record = _record(detector, corpus, split, key)
+    write_text(out / "run.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     write_text(out / "scores.tsv", _table(trials, done))
     partial.unlink()
     return out / "scores.tsv"
+
+
+def _record(detector: str, corpus: Corpus, split: str, key: dict) -> dict:
+    """What a report needs to say where the scores come from; the report is made from this folder alone."""
+    loaded = load(detector)
+    record: dict = {
+        "name": f"{loaded.specification.system} ({Path(detector).name})",
+        "corpus": corpus.name,
+        "simulated": corpus.simulated,
+        "partition": split,
+        "threshold": None,
+        "run": {"detector": detector, "detector sha256": key["detector"], "protocol sha256": key["protocol"]},
+    }
+    if loaded.threshold is not None:
+        p_fa = loaded.run["threshold"]["p_fa"]
+        origin = f"the detector's own, set for p_fa {p_fa:.1%} on the dev partition of its training corpus"
+        record["threshold"] = {"score": loaded.threshold, "p_fa": p_fa, "origin": origin}
+    for name in ("dev_eer", "commit", "seed", "corpus"):
+        if name in loaded.run:
+            record["run"][f"training {name}"] = loaded.run[name]
+    return record
 
 
 def _refuse_incomplete(trials: list[Recording], split: str, corpus: Corpus) -> None:

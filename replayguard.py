@@ -1,0 +1,438 @@
+"""replayguard: living person or playback device? The front door: one sub-command per job.
+
+Each command imports what it needs when it is called, so that `--help` answers at once. Errors at the border are
+one sentence on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from detector.score import Judgement
+    from eval.report import Clip
+    from remasc import Corpus
+
+Files = Annotated[tuple[str, ...], tyro.conf.Positional]
+Folder = Annotated[Path, tyro.conf.Positional]
+
+
+def demo(
+    out: Path = Path("replayguard-demo"),
+    speech: Path | None = None,
+    noise: Path | None = None,
+    detector: str = "default",
+    workers: int | None = None,
+) -> None:
+    """Simulate a small ReMASC-style corpus, score it with the bundled detector, write an HTML report.
+
+    Args:
+        out: Folder for the corpus, the scores and the report.
+        speech: Folder of clean speech to talk with; default: an embedded speech synthesiser.
+        noise: Folder of background noise; default: synthesised noise.
+        detector: A bundled detector's name or a checkpoint folder.
+        workers: Processes; default: one per core.
+    """
+    from detector.batch import score_corpus
+    from remasc import Corpus
+    from remasc.simulate import generate
+
+    print(f"1. Simulating a small corpus in {out / 'corpus'} (simulated recordings, not ReMASC)", flush=True)
+    generate("demo", out / "corpus", speech=speech, noise=noise, workers=workers)
+    corpus = Corpus.from_meta(out / "corpus")
+    print(f"2. Scoring {len(corpus.trials())} recordings with the detector {detector!r}", flush=True)
+    scores = score_corpus(detector, corpus, out, workers=workers)
+    print("3. Measuring", flush=True)
+    _report(scores, clips=_clips(corpus, scores))
+
+
+def simulate(
+    out: Path,
+    recipe: str = "small",
+    speech: Path | None = None,
+    noise: Path | None = None,
+    arrays: tuple[str, ...] = ("D1", "D2", "D3", "D4"),
+    scale: float = 1.0,
+    seed: int = 0,
+    workers: int | None = None,
+    resume: bool = True,
+) -> None:
+    """Simulate a corpus in ReMASC's layout: genuine and replayed commands on the four arrays.
+
+    Args:
+        out: Folder of the corpus; an interrupted run goes on there.
+        recipe: Name of a shipped recipe or a recipe file.
+        speech: Folder of clean speech; default: an embedded speech synthesiser.
+        noise: Folder of background noise; default: synthesised noise.
+        arrays: Which arrays record.
+        scale: Multiplies the number of scenes.
+        seed: Another seed is another corpus.
+        workers: Processes; default: one per core.
+        resume: Go on where an interrupted run stopped.
+    """
+    from remasc.simulate import generate
+
+    root = generate(
+        recipe, out, speech=speech, noise=noise, arrays=arrays, scale=scale, seed=seed, workers=workers,
+        resume=resume,
+    )  # fmt: skip
+    print(root)
+
+
+def corpus_summary(root: Folder) -> None:
+    """Count a corpus by partition, class, array and environment.
+
+    Args:
+        root: Folder with core/ and eval/ (or meta.csv itself).
+    """
+    from remasc import Corpus
+    from remasc.summary import render_summary, summarize
+
+    print(render_summary(summarize(Corpus.from_meta(root))))
+
+
+def corpus_check(
+    root: Folder, as_json: Annotated[bool, tyro.conf.arg(name="json")] = False, workers: int | None = None
+) -> int:
+    """Open every file of a corpus and report what is wrong; exit 1 when something is.
+
+    Args:
+        root: Folder with core/ and eval/ (or meta.csv itself).
+        as_json: Print the findings as JSON.
+        workers: Processes; default: one per core.
+    """
+    from remasc import Corpus
+    from remasc.check import check
+
+    report = check(Corpus.from_meta(root), workers=workers, progress=not as_json)
+    print(json.dumps(report.as_dict(), indent=1) if as_json else report.render())
+    return 0 if report.ok else 1
+
+
+def train() -> None:
+    """Train a system on a corpus: --system compact, nn-single, nn-dummy or nn-multichannel.
+
+    (The arguments are those of detector.config.TrainConfig.)
+    """
+    raise AssertionError("dispatched in main()")
+
+
+def score(
+    files: Files = (),
+    array: str | None = None,
+    detector: str = "default",
+    corpus: Path | None = None,
+    split: str = "eval",
+    out: Path | None = None,
+    file_list: Annotated[Path | None, tyro.conf.arg(name="list")] = None,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    as_tsv: Annotated[bool, tyro.conf.arg(name="tsv")] = False,
+    prior: float = 0.5,
+    threshold: float | None = None,
+    workers: int | None = None,
+) -> int:
+    """Score recordings (higher = more genuine), or a whole partition of a corpus.
+
+    Exit code: 0 when every file was decided, 1 when one could not be, 2 on bad arguments.
+
+    Args:
+        files: Sound files, folders or glob patterns.
+        array: The array that recorded them: D1, D2, D3, D4 or an array file (TOML/JSON).
+        detector: A bundled detector's name or a checkpoint folder.
+        corpus: Score a corpus instead of files; writes OUT/scores.tsv and OUT/protocol.tsv.
+        split: Partition of the corpus: train, dev or eval.
+        out: Folder for the corpus's scores; default: runs/scores-SPLIT beside you.
+        file_list: Text file with one path a line.
+        as_json: One JSON object a line.
+        as_tsv: Tab-separated values with a header.
+        prior: Prior probability of a living person, for the probability.
+        threshold: Accept at or above this score; default: the detector's own.
+        workers: Processes; default: one per core.
+    """
+    if corpus is not None:
+        if files or file_list:
+            raise ValueError("give either FILES or --corpus, not both")
+        from detector.batch import score_corpus
+        from remasc import Corpus
+
+        target = out or Path("runs") / f"scores-{split}"
+        arrays = None if array is None else [array]
+        print(
+            score_corpus(
+                detector, Corpus.from_meta(corpus), target, split=split, arrays=arrays, workers=workers
+            )
+        )
+        return 0
+    from detector.batch import judge_all
+    from detector.calibration import probability
+    from detector.score import load
+    from remasc import get_array
+
+    probability(0.0, prior)  # a bad prior is an error before any file is opened
+    loaded = load(detector)
+    if array is not None:
+        get_array(array)
+    jobs = [(str(path), str(path), array) for path in _sound_files(files, file_list)]
+    judgements = judge_all(detector, jobs, workers=workers, options={"prior": prior, "threshold": threshold})
+    at = loaded.threshold if threshold is None else threshold
+    undecided = _print_judgements(judgements, as_json, as_tsv, at, prior, loaded.run)
+    return 1 if undecided else 0
+
+
+def evaluate(
+    scores: Folder,
+    out: Path | None = None,
+    protocol: Path | None = None,
+    threshold: float | None = None,
+    simulated: bool | None = None,
+    name: str | None = None,
+    corpus: str | None = None,
+    prior: float = 0.5,
+    bootstrap: int = 1000,
+    asvspoof: bool = False,
+) -> None:
+    """Error rates, breakdowns and figures of a score file: metrics.json, Markdown, PNG, one HTML page.
+
+    Args:
+        scores: scores.tsv, with the columns trial, score and label at least.
+        out: Folder for the results; default: that of the scores.
+        protocol: protocol.tsv with labels and conditions; default: the one beside the scores, if any.
+        threshold: Threshold set on dev; default: what run.json beside the scores says, else the EER threshold.
+        simulated: Say that the trials are simulated (or not); default: what run.json says.
+        name: Name of the system in the report.
+        corpus: Name of the recordings in the report.
+        prior: Prior probability of a living person, for the probabilities.
+        bootstrap: Draws for the intervals.
+        asvspoof: Also write cm_scores.tsv and cm_keys.tsv for the ASVspoof tools.
+    """
+    given = {"threshold": threshold, "simulated": simulated, "name": name, "corpus": corpus, "prior": prior}
+    options = {key: value for key, value in given.items() if value is not None}
+    if threshold is not None:
+        options["threshold_origin"] = "given on the command line"
+    _report(scores, out=out, protocol=protocol, asvspoof=asvspoof, n_bootstrap=bootstrap, **options)
+
+
+COMMANDS: dict[str, Callable[..., int | None]] = {
+    "demo": demo,
+    "score": score,
+    "evaluate": evaluate,
+    "train": train,
+    "simulate": simulate,
+    "corpus summary": corpus_summary,
+    "corpus check": corpus_check,
+}
+
+
+def main(argv: Iterable[str] | None = None) -> int:
+    """Run one sub-command; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] in ("--version", "-V"):
+        from importlib.metadata import version
+
+        print(f"replayguard {version('replayguard')}")
+        return 0
+    for name in (" ".join(arguments[:2]), arguments[0]):
+        if name in COMMANDS:
+            return _guarded(name, arguments[len(name.split()) :])
+    close = difflib.get_close_matches(" ".join(arguments[:2]), COMMANDS, n=1, cutoff=0.5)
+    close = close or difflib.get_close_matches(arguments[0], COMMANDS, n=1, cutoff=0.5)
+    hint = f"; did you mean `replayguard {close[0]}`?" if close else ""
+    print(f"replayguard: unknown command {arguments[0]!r}{hint} See `replayguard --help`.", file=sys.stderr)
+    return 2
+
+
+def _guarded(name: str, arguments: list[str]) -> int:
+    """Run a command; an error at the border becomes one sentence and exit code 2."""
+    try:
+        if name == "train":
+            return _train(arguments)
+        return tyro.cli(COMMANDS[name], args=arguments, prog=f"replayguard {name}") or 0
+    except (ValueError, OSError) as error:
+        if os.environ.get("REPLAYGUARD_DEBUG"):
+            raise
+        print(f"replayguard {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            f"replayguard {name}: stopped; what was finished is kept, run it again to go on", file=sys.stderr
+        )
+        return 130
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = ["usage: replayguard COMMAND [...]", "", (__doc__ or "").split("\n")[0].partition(": ")[2], ""]
+    for name, command in COMMANDS.items():
+        lines.append(f"  {name:<{width}}{(command.__doc__ or '').splitlines()[0]}")
+    return "\n".join(
+        [*lines, "", "replayguard COMMAND --help explains each; replayguard --version tells the version."]
+    )
+
+
+def _train(arguments: list[str]) -> int:
+    from detector.config import TrainConfig
+
+    config = tyro.cli(TrainConfig, args=arguments, prog="replayguard train")
+    from detector.train import train as run_training
+
+    print(run_training(config).folder)
+    return 0
+
+
+def _report(scores: Path, *, out: Path | None = None, **options) -> None:
+    """Evaluate a score file with what its run.json says of it, print the main figures and the page's path."""
+    from eval.report import evaluate as make_report
+
+    record = scores.parent / "run.json"
+    run = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    context = {key: run[key] for key in ("name", "corpus", "simulated", "partition") if key in run}
+    if run.get("threshold"):
+        context |= {"threshold": run["threshold"]["score"], "threshold_origin": run["threshold"]["origin"]}
+    figures = make_report(
+        scores, out=out, run=run.get("run", run), progress=sys.stderr.isatty(), **(context | options)
+    )
+    _print_figures(figures)
+    print(f"Report: {((out or scores.parent) / 'report.html').resolve()}")
+
+
+def _print_figures(figures: dict) -> None:
+    """The EER with its interval, and a table by array and by environment."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from eval import words
+
+    console = Console()
+    eer = figures["metrics"]["eer"]
+    text = f"EER {words.rate(eer['value'])} {words.interval(eer['low'], eer['high'])}{words.tag(figures)}"
+    console.print(f"[bold]{text}[/bold], {words.trials_words(figures)}", highlight=False)
+    console.print(words.threshold_words(figures), highlight=False)
+    table = Table("", "genuine", "replay", "EER", "95 % interval", "")
+    for name in ("array", "environment"):
+        for cell in figures["breakdowns"].get(name, ()):
+            rates = ("–", "")
+            if cell["eer"] is not None:
+                rates = (words.rate(cell["eer"]), words.interval(cell["low"], cell["high"]))
+            table.add_row(
+                cell["name"], str(cell["genuine"]), str(cell["replay"]), *rates, words.cell_note(cell)
+            )
+        table.add_section()
+    console.print(table)
+
+
+def _clips(corpus: Corpus, scores: Path) -> list[Clip]:
+    """One genuine and one replayed recording of each environment, to play in the report: channel 1 of D4."""
+    from eval.report import Clip
+    from eval.scores import read_scores
+    from remasc import read_audio
+    from remasc.audio import write_wav
+
+    table = read_scores(scores)
+    rows = {trial: i for i, trial in enumerate(table.trial)}
+    chosen = {}
+    for recording in corpus.trials():
+        if recording.array == "D4" and recording.trial_id in rows:
+            chosen.setdefault((recording.environment, recording.label), recording)
+    clips = []
+    for recording in chosen.values():
+        i = rows[recording.trial_id]
+        waveform, sample_rate = read_audio(recording.path)
+        conditions = recording.conditions()
+        path = scores.parent / "clips" / f"{recording.file_id}-channel1.wav"
+        path.parent.mkdir(exist_ok=True)
+        write_wav(path, waveform[:1], sample_rate)
+        chain = [conditions["playback_device"], conditions["source_recorder"]]
+        clips.append(
+            Clip(
+                title=f"{conditions['environment']}: {conditions['array']} {recording.file_id}",
+                wav=path.read_bytes(),
+                label=str(table.label[i]),
+                score=float(table.score[i]),
+                llr=None if math.isnan(table.llr[i]) else float(table.llr[i]),
+                note=", ".join(word for word in chain if word != "-"),
+                flag=str(table.flag[i]),
+            )
+        )
+    return clips
+
+
+def _sound_files(patterns: Iterable[str], file_list: Path | None) -> list[Path]:
+    """Files in the order given; folders are walked, patterns expanded, nothing twice."""
+    from remasc.audio import SUFFIXES
+
+    names = list(patterns)
+    if file_list is not None:
+        names += [line.strip() for line in file_list.read_text(encoding="utf-8").splitlines() if line.strip()]
+    found: dict[Path, None] = {}
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                raise ValueError(f"{name}: the folder holds no sound files ({', '.join(sorted(SUFFIXES))})")
+            found.update(dict.fromkeys(inside))
+        elif path.exists() or not glob.has_magic(name):
+            found[path] = None  # a missing file is reported with the others, not silently dropped
+        else:
+            matches = sorted(map(Path, glob.glob(name, recursive=True)))
+            if not matches:
+                raise ValueError(f"{name}: no file matches this pattern")
+            found.update(dict.fromkeys(matches))
+    if not found:
+        raise ValueError("nothing to score: give sound files, folders or patterns, or --corpus ROOT")
+    return list(found)
+
+
+def _print_judgements(
+    judgements: Iterable[Judgement],
+    as_json: bool,
+    as_tsv: bool,
+    threshold: float | None,
+    prior: float,
+    run: dict,
+) -> int:
+    """Print each judgement as it comes; returns how many were undecided."""
+    from detector.quality import REASONS
+
+    undecided = 0
+    if as_tsv:
+        print("trial\tscore\tllr\tprobability\tdecision\treason")
+    elif not as_json:
+        limit = "none, so nothing is decided" if threshold is None else f"{threshold:.4f}"
+        stated = (run.get("threshold") or {}).get("p_fa")
+        origin = "" if stated is None else f" (p_fa {stated:.0%} on dev)"
+        print(
+            f"score: higher = more genuine; accepted at score >= {limit}{origin}; P(live) at prior {prior:g}"
+        )
+    for judged in judgements:
+        undecided += judged.decision == "undecided"
+        if as_json:
+            print(json.dumps(judged.as_dict()), flush=True)
+            continue
+        numbers = [judged.score, judged.llr, judged.probability]
+        if as_tsv:
+            cells = ["" if value is None else f"{value:.6f}" for value in numbers]
+            print("\t".join([judged.trial, *cells, judged.decision, judged.reason]), flush=True)
+            continue
+        score = "       -" if judged.score is None else f"{judged.score:8.3f}"
+        chance = "     -" if judged.probability is None else f"{judged.probability:6.1%}"
+        reason = f"  ({REASONS.get(judged.reason, judged.reason)})" if judged.reason else ""
+        print(f"{score}  P(live) {chance}  {judged.decision:<9}  {judged.trial}{reason}", flush=True)
+    return undecided
+
+
+if __name__ == "__main__":
+    sys.exit(main())
