@@ -23,6 +23,7 @@ import soundfile as sf
 from remasc import riff
 from remasc.atomic import whole_file
 
+SUFFIXES = frozenset({".wav", ".flac", ".ogg"})  # what a walk through a folder takes for a recording
 MAX_CHANNELS = 64
 MIN_RATE, MAX_RATE = 4_000, 384_000
 MAX_SAMPLES = 2**28  # frames x channels of one read: 1 GiB as float32, 14 minutes of 7 channels at 44.1 kHz
