@@ -8,7 +8,6 @@ Shapes: M microphones, T samples, K clips.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,17 @@ import numpy as np
 from remasc.atomic import write_text
 from remasc.parallel import tracked, unordered
 from remasc.schema import Recording
-from remasc.shards import FULL_SCALE, SHARD, build_shard, crc32, is_whole, read_entry, samples_path
+from remasc.shards import (
+    FULL_SCALE,
+    SHARD,
+    build_shard,
+    crc32,
+    is_whole,
+    read_entry,
+    samples_path,
+    sealed,
+    unsealed,
+)
 
 FORMAT = 1
 _INDEX = np.dtype([("shard", "i4"), ("offset", "i8"), ("mics", "i4"), ("frames", "i8"), ("exact16", "?")])
@@ -64,7 +73,7 @@ class PreparedCache(Sequence[np.ndarray]):
         if (folder / "manifest.json").exists():
             _expect(folder, _read_json(folder / "manifest.json"), manifest)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
+        write_text(folder / "manifest.json", sealed(manifest))
         parts = [recordings[start : start + SHARD] for start in range(0, len(recordings), SHARD)]
         todo = _missing(folder, parts)
         jobs = [(folder, n, list(parts[n]), sample_rate, seconds, channels) for n in todo]
@@ -206,9 +215,9 @@ def _expect(folder: Path, found: dict[str, Any], expected: dict[str, Any]) -> No
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = unsealed(path.read_text(encoding="utf-8"))
         keys = ("format", "clips", "recordings", "sample_rate", "seconds", "channels")
-        if not isinstance(found, dict) or any(key not in found for key in keys):
+        if any(key not in found for key in keys):
             raise ValueError("its entries are incomplete")
         if not isinstance(found["clips"], int) or not 0 < found["clips"] < 10**9:
             raise ValueError("its number of clips is impossible")

@@ -23,6 +23,25 @@ SHARD = 256  # clips: 157 maps for 40,000 of them, and no worker holds more than
 FULL_SCALE = 32768.0
 
 
+def sealed(fields: dict[str, Any]) -> str:
+    """JSON with a checksum of itself: a damaged digit would otherwise be believed."""
+    return json.dumps({**fields, "checksum": _crc32_of(fields)})
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError("it is no JSON object")
+    checksum = fields.pop("checksum", None)
+    if checksum != _crc32_of(fields):
+        raise ValueError("its checksum differs")
+    return fields
+
+
+def _crc32_of(fields: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(fields, sort_keys=True).encode())
+
+
 def samples_path(folder: Path, shard: int) -> Path:
     return folder / f"shard-{shard:05d}.bin"
 
@@ -52,7 +71,7 @@ def read_entry(folder: Path, shard: int) -> dict[str, Any]:
     """One shard's entry, its clips proved to lie inside of the file."""
     path = samples_path(folder, shard)
     try:
-        entry = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        entry = unsealed(path.with_suffix(".json").read_text(encoding="utf-8"))
         size = path.stat().st_size
         clips = np.array(entry["clips"], dtype=np.int64).reshape(-1, 4)
         ends = clips[:, 0] + clips[:, 1] * clips[:, 2] * np.where(clips[:, 3] == 1, 2, 4)
@@ -103,7 +122,7 @@ def build_shard(
         "crc32": crc,
         "sources": sources,
     }
-    write_text(path.with_suffix(".json"), json.dumps(entry))
+    write_text(path.with_suffix(".json"), sealed(entry))
     return len(part), shard
 
 

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+from tiny_corpus import make_corpus, meta_row
+from torch.utils.data import DataLoader
+
+from remasc import ARRAYS, Corpus, read_audio
+from remasc.cache import PreparedCache
+from remasc.dataset import Batch, Example, RecordingDataset, channels_of, collate
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    return make_corpus(tmp_path_factory.mktemp("corpus"), clips=16)
+
+
+@pytest.fixture(scope="module")
+def cache(corpus, tmp_path_factory) -> PreparedCache:
+    folder = tmp_path_factory.mktemp("cache")
+    return PreparedCache.build(corpus, folder, sample_rate=16000, seconds=0.2, workers=1, progress=False)
+
+
+def test_an_example_is_the_file(corpus):
+    for number, example in enumerate(RecordingDataset(corpus)):
+        waveform, _ = read_audio(corpus[number].path)
+        assert np.array_equal(example.waveform.numpy(), waveform)
+        assert (example.number, example.label) == (number, int(corpus[number].label))
+        assert example.waveform.dtype == torch.float32
+
+
+@pytest.mark.parametrize("array", ARRAYS)
+def test_channels_come_in_the_order_of_the_paper(corpus, array):
+    part = corpus.filter(array=array)
+    waveform, _ = read_audio(part[0].path)
+    order = ARRAYS[array].channel_order
+    for count in range(1, len(order) + 1):
+        taken = RecordingDataset(part, channels=count)[0].waveform.numpy()
+        assert np.array_equal(taken, waveform[list(order[:count])])
+        dummy = RecordingDataset(part, channels=count, dummy=True)[0].waveform.numpy()
+        assert np.array_equal(dummy, np.repeat(waveform[:1], count, axis=0))
+    assert len(RecordingDataset(part, dummy=True)[0].waveform) == len(order)
+    named = RecordingDataset(part, channels=(1, 0))[0].waveform.numpy()
+    assert np.array_equal(named, waveform[[1, 0]])
+
+
+@pytest.mark.parametrize("channels", [None, 1, 2, (1, 0)])
+@pytest.mark.parametrize("seconds", [0.1, 0.2])
+@pytest.mark.parametrize("dummy", [False, True])
+def test_the_cache_gives_what_decoding_gives(corpus, cache, channels, seconds, dummy):
+    for part in (corpus, corpus.filter(subset="eval", array="D2")):
+        options = {"sample_rate": 16000, "seconds": seconds, "channels": channels, "dummy": dummy}
+        decoded = RecordingDataset(part, **options)
+        cached = RecordingDataset(part, cache=cache, **options)
+        for one, other in zip(decoded, cached, strict=True):
+            assert one.label == other.label
+            assert one.waveform.shape == other.waveform.shape
+            assert torch.allclose(one.waveform, other.waveform, atol=1e-6)
+
+
+def test_a_cache_that_cannot_give_what_is_wanted_is_refused(corpus, cache, tmp_path):
+    for options, match in (
+        ({"sample_rate": 44100, "seconds": 0.2}, "16000 Hz"),
+        ({"sample_rate": 16000, "seconds": 0.5}, r"first 0\.2 s"),
+        ({"sample_rate": 16000}, "longer cache"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            RecordingDataset(corpus, cache=cache, **options)
+    one = PreparedCache.build(
+        corpus[:2], tmp_path, sample_rate=None, seconds=None, channels=(0,), workers=1, progress=False
+    )
+    with pytest.raises(ValueError, match="all channels"):
+        RecordingDataset(corpus[:2], channels=1, cache=one)
+    with pytest.raises(ValueError, match=corpus[2].trial_id):
+        RecordingDataset(corpus, cache=one)
+
+
+def test_collating_pads_time_and_microphones_and_loses_nothing(corpus):
+    examples = list(RecordingDataset(corpus))
+    batch = collate(examples)
+    assert len(batch) == len(examples)
+    assert batch.waveform.shape == (len(examples), 7, max(e.waveform.shape[1] for e in examples))
+    for row, example in enumerate(examples):
+        mics, samples = example.waveform.shape
+        assert torch.equal(batch.waveform[row, :mics, :samples], example.waveform)
+        assert batch.waveform[row].count_nonzero() == example.waveform.count_nonzero()
+        assert batch.microphones[row].tolist() == [True] * mics + [False] * (7 - mics)
+        assert batch.lengths[row] == samples
+    assert batch.labels.tolist() == [int(r.label) for r in corpus]
+    assert batch.numbers.tolist() == list(range(len(corpus)))
+
+
+def test_equal_shapes_need_no_padding():
+    examples = [Example(torch.randn(3, 50), n % 2, n) for n in range(4)]
+    batch = collate(examples)
+    assert torch.equal(batch.waveform, torch.stack([e.waveform for e in examples]))
+    assert batch.microphones.all()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_visits_every_recording_once(corpus, cache, workers):
+    dataset = RecordingDataset(corpus, sample_rate=16000, seconds=0.2, cache=cache)
+    loader = DataLoader(dataset, batch_size=5, shuffle=True, collate_fn=collate, num_workers=workers)
+    batches = list(loader)
+    assert sorted(n for batch in batches for n in batch.numbers.tolist()) == list(range(len(corpus)))
+    assert all(isinstance(batch.to("cpu"), Batch) for batch in batches)
+
+
+def test_labels_need_no_file(tmp_path):
+    rows = [meta_row(1, kind=1, device=-1), meta_row(2, kind=2), meta_row(3, kind=3)]
+    (tmp_path / "meta.csv").write_text("\n".join(rows))
+    corpus = Corpus.from_meta(tmp_path)
+    assert RecordingDataset(corpus).labels().tolist() == [-1, 1, 0]
+    with pytest.raises(ValueError, match="no array"):
+        channels_of(corpus[0], 2)
