@@ -24,6 +24,7 @@ from remasc import riff
 from remasc.atomic import whole_file
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg"})  # what a walk through a folder takes for a recording
+SUFFIXES = frozenset({".wav", ".flac", ".ogg"})  # what a folder of recordings is searched for
 MAX_CHANNELS = 64
 MIN_RATE, MAX_RATE = 4_000, 384_000
 MAX_SAMPLES = 2**28  # frames x channels of one read: 1 GiB as float32, 14 minutes of 7 channels at 44.1 kHz
@@ -117,7 +118,7 @@ def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     """(..., M, T) float32 at `from_rate` -> (..., M, ceil(T to/from)) float32 at `to_rate`, both in Hz.
 
     Polyphase, linear phase, the same filter on every microphone: time differences between them are kept.
-    The pass band ends at 0.93 of the lower Nyquist frequency; at equal rates the input itself comes back.
+    Flat to 0.89 of the lower Nyquist frequency and 60 dB down beyond it; at equal rates the input comes back.
     """
     if from_rate == to_rate:
         return waveform
@@ -136,7 +137,7 @@ def _lowpass(up: int, down: int) -> np.ndarray:
     widest = max(up, down)
     # Rates without a common factor would need millions of taps: there the filter is the shorter one.
     periods = 32 if widest <= 4410 else 10
-    return firwin(2 * periods * widest + 1, 0.965 / widest, window=("kaiser", 8.0)).astype(np.float32)
+    return firwin(2 * periods * widest + 1, 0.95 / widest, window=("kaiser", 6.0)).astype(np.float32)
 
 
 def _open(path: str | Path) -> BinaryIO:

@@ -62,6 +62,10 @@ class CheckReport:
         found = Counter(problem.kind for problem in self.problems)
         return {kind: found[kind] for kind in KINDS}
 
+    def render(self, *, most: int = 20) -> str:
+        """As text: counts by kind, then the first `most` problems of each kind."""
+        return render_check(self, most=most)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {**asdict(self), "ok": self.ok, "counts": self.counts()}

@@ -359,6 +359,11 @@ def test_resampling_keeps_tones_and_their_phase_on_every_microphone(one, other):
     assert np.abs(resampled - tone(other, other))[:, inner].max() < 2e-3
 
 
+def test_resampling_is_flat_up_to_its_edge():
+    tone = np.sin(2 * np.pi * 7100 * np.arange(44100) / 44100)[None].astype(np.float32)
+    assert np.abs(resample(tone, 44100, 16000)[:, 1000:-1000]).max() == pytest.approx(1, abs=5e-3)
+
+
 def test_resampling_removes_what_the_lower_rate_cannot_hold():
     high = np.sin(2 * np.pi * 9000 * np.arange(44100) / 44100)[None].astype(np.float32)
     assert np.abs(resample(high, 44100, 16000)[:, 1000:-1000]).max() < 1e-3
