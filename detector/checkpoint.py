@@ -46,7 +46,8 @@ def save_checkpoint(
     config_text = _dump({"format": FORMAT} | config)
     run = dict(run) | {"checksums": {CONFIG: _sha256(config_text.encode()), WEIGHTS: _sha256(weights)}}
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    beside = folder if folder.exists() else folder.parent  # in any case on the same file system
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=beside))
     try:
         temporary.chmod(0o755)
         (temporary / CONFIG).write_text(config_text, encoding="utf-8")
@@ -146,10 +147,8 @@ def _no_constant(word: str) -> None:
 def _dump(values: dict[str, Any]) -> str:
     try:
         return json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    except ValueError as error:
-        raise ValueError(
-            f"a checkpoint's JSON must hold finite numbers ({error}); nothing was saved"
-        ) from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"a checkpoint's JSON must be plain and its numbers finite ({error})") from None
 
 
 def _seal(run: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import platform
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -121,7 +122,9 @@ def clean(out: Path, keep: tuple[str, ...] = ()) -> None:
     for name in {BEGUN, STATE} - set(keep):
         (out / name).unlink(missing_ok=True)
     for left_over in out.glob(".*.partial*"):
-        if left_over.is_file():
+        if left_over.is_dir():
+            shutil.rmtree(left_over, ignore_errors=True)
+        else:
             left_over.unlink(missing_ok=True)
 
 

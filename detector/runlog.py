@@ -39,7 +39,7 @@ class RunLog:
 
     def start(self, epochs: int, steps_per_epoch: int, done: int) -> None:
         if self.on:
-            self._events = _event_writer(self.folder, done)
+            self._events = _event_writer(self.folder, first_epoch=done // steps_per_epoch + 1)
         if self._bar:
             self._bar.start(epochs, steps_per_epoch, done)
 
@@ -47,8 +47,8 @@ class RunLog:
         if self._bar:
             self._bar.step(done, f"epoch {epoch} loss {loss:.4f}")
 
-    def epoch(self, history: list[dict[str, Any]], steps: int) -> None:
-        """The last entry of `history` is new; `steps` is the number of steps so far."""
+    def epoch(self, history: list[dict[str, Any]]) -> None:
+        """The last entry of `history` is new."""
         if not self.on:
             return
         write_text(self.folder / LOG, "".join(json.dumps(row) + "\n" for row in history))
@@ -112,10 +112,11 @@ class _Bar:
             self._progress.stop()
 
 
-def _event_writer(folder: Path, done: int) -> Any:
-    """TensorBoard's writer, or None where it is not installed."""
+def _event_writer(folder: Path, first_epoch: int) -> Any:
+    """TensorBoard's writer, or None where it is not installed. What a killed run wrote past its last state is
+    hidden."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=None if done == 0 else done)
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=first_epoch)

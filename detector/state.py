@@ -23,9 +23,11 @@ STATE = "state.safetensors"
 
 @dataclass
 class Best:
-    """The epoch that dev chose so far; `scores` (n,) float64 of the dev trials, higher = more genuine."""
+    """The epoch that dev chose so far: lowest EER, among equals lowest loss. `eer_epoch` is when the EER itself
+    last fell; `scores` (n,) float64 of the dev trials, higher = more genuine."""
 
     epoch: int = -1
+    eer_epoch: int = -1
     dev_eer: float = 2.0
     dev_loss: float = 0.0
     weights: dict[str, Tensor] = field(default_factory=dict)
@@ -66,7 +68,7 @@ def save_state(
             tensors[f"optimizer/{number}/{name}"] = value.detach().cpu().clone()
     facts = {
         "position": asdict(position),
-        "best": {"epoch": best.epoch, "dev_eer": best.dev_eer, "dev_loss": best.dev_loss},
+        "best": {key: getattr(best, key) for key in ("epoch", "eer_epoch", "dev_eer", "dev_loss")},
         "scaler": scaler.state_dict(),
     }
     with whole_file(folder / STATE) as temporary:

@@ -182,10 +182,10 @@ class _Training:
         self.log.start(self.config.epochs, steps, done)
         while self.position.epoch < self.config.epochs and not self._stalled():
             self._train_epoch(steps, stop_after)
-            self._end_epoch(steps)
+            self._end_epoch()
 
     def _stalled(self) -> bool:
-        waited = self.position.epoch - 1 - self.best.epoch
+        waited = self.position.epoch - 1 - self.best.eer_epoch
         return self.config.patience > 0 and self.position.epoch > 0 and waited >= self.config.patience
 
     def _train_epoch(self, steps: int, stop_after: int | None) -> None:
@@ -243,15 +243,15 @@ class _Training:
         position.weight_sum += total
         self.log.step(position.epoch * steps + position.step + 1, position.epoch + 1, value)
 
-    def _end_epoch(self, steps: int) -> None:
+    def _end_epoch(self) -> None:
         position, best = self.position, self.best
         scores, dev_loss = self._judge_dev()
         genuine = self.columns["dev"] == GENUINE_COLUMN
         dev_eer = float(eer(scores[genuine].numpy(), scores[~genuine].numpy())[0])
         better = (dev_eer, dev_loss) < (best.dev_eer, best.dev_loss)
         if better:
-            weights = copy_weights(self.network)
-            self.best = Best(position.epoch, dev_eer, dev_loss, weights, scores)
+            since = position.epoch if dev_eer < best.dev_eer else best.eer_epoch
+            self.best = Best(position.epoch, since, dev_eer, dev_loss, copy_weights(self.network), scores)
         sums = np.sum(self.team.gather((position.loss_sum, position.weight_sum)), axis=0)
         self._tick()
         row = {
@@ -267,7 +267,7 @@ class _Training:
         self.position = Position(epoch=position.epoch + 1, seconds=position.seconds, history=history)
         if self.team.first:
             self._save()
-        self.log.epoch(history, self.position.epoch * steps)
+        self.log.epoch(history)
 
     @torch.no_grad()
     def _judge_dev(self) -> tuple[Tensor, float]:
