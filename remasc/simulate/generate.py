@@ -6,25 +6,21 @@ own name, then meta.csv and corpus.json: a folder with meta.csv is a whole corpu
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from remasc.arrays import ARRAYS
-from remasc.atomic import write_text
 from remasc.audio import write_wav
 from remasc.simulate.identity import scene_rng
+from remasc.simulate.layout import is_done, sound_path, write_plan, write_tables
 from remasc.simulate.recipes import PARTITIONS, Recipe, load_recipe
-from remasc.simulate.scenes import CONTENT_RATE, draw_scenes
-from remasc.simulate.speech import Clip, audio_files, describe_sources, scan_speech
+from remasc.simulate.scenes import draw_scenes
+from remasc.simulate.speech import Clip, Folders, audio_files, describe_sources, scan_speech
 from remasc.simulate.voices import make_voices
 
 VERSION = 1  # of the simulator: raised whenever the same recipe would give other bytes
-FIRST_ID = 1_000_000
-_BYTES = {"PCM_16": 2, "PCM_32": 4}
 
 
 def generate(
@@ -53,57 +49,19 @@ def generate(
     _check_target(out, speech)
     out.mkdir(parents=True, exist_ok=True)
     with _bar(progress) as show:
-        folder = speech if speech is not None else _voices(plan, out, corpus_name)
-        clips = scan_speech(Path(folder))
+        folders = Folders(
+            Path(speech) if speech is not None else _voices(plan, out, corpus_name),
+            None if noise is None else Path(noise),
+        )
+        clips = scan_speech(folders.speech)
         noise_clips = _noise_by_partition(noise, corpus_name)
         show("drawing scenes", 0, 1)
-        scenes, speakers = draw_scenes(plan, corpus_name, clips, noise_clips)
-        card = _card(plan, corpus_name, seed, names, clips, speakers, Path(folder), noise)
-        _write_plan(out, scenes, card, names, resume)
-        _render_all(scenes, corpus_name, names, out, workers, resume, show)
-    for subset in ("core", "eval"):
-        rows = [row for scene in scenes if _subset(scene) == subset for row in meta_rows(scene, names)]
-        if rows:
-            write_text(out / subset / "meta.csv", "".join(rows))
-    write_text(out / "corpus.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+        scenes, speakers = draw_scenes(plan, corpus_name, folders.speech, clips, noise_clips)
+        card = _card(plan, corpus_name, seed, names, clips, speakers, folders)
+        write_plan(out, scenes, {"name": corpus_name, "version": VERSION}, names, resume)
+        _render_all(scenes, corpus_name, names, folders, out, workers, show)
+    write_tables(out, scenes, card, names)
     return out
-
-
-def file_id(scene: dict, array: str) -> str:
-    """Eight digits: the scene's number and the recording device; the class cannot be read from it."""
-    return f"{FIRST_ID + scene['index']}{array[1]}"
-
-
-def meta_rows(scene: dict, arrays: Sequence[str]) -> list[str]:
-    """The scene's rows of meta.csv, nine columns padded with spaces as ReMASC pads them."""
-    replay = scene["label"] == "replay"
-    codes = [
-        3 if replay else 2,
-        scene["speaker"],
-        scene["environment"],
-        scene["position"],
-        scene["recorder"]["kind"] if replay else -1,
-        scene["device"]["family"] if replay else -1,
-    ]
-    rows = []
-    for array in arrays:
-        samples = _samples(scene, array)
-        seconds = f"{samples / ARRAYS[array].sample_rate:.6e}"
-        cells = [f"{file_id(scene, array):>10}", *(f"{c:>10}" for c in (*codes, int(array[1]))), seconds]
-        rows.append(",".join(cells) + "\n")
-    return rows
-
-
-def _samples(scene: dict, array: str) -> int:
-    return round(round(scene["seconds"] * CONTENT_RATE) * ARRAYS[array].sample_rate / CONTENT_RATE)
-
-
-def _subset(scene: dict) -> str:
-    return "eval" if scene["partition"] == "eval" else "core"
-
-
-def _path(out: Path, scene: dict, array: str) -> Path:
-    return out / _subset(scene) / "data" / f"{file_id(scene, array)}.wav"
 
 
 def _array_names(arrays: Sequence[str]) -> tuple[str, ...]:
@@ -134,7 +92,7 @@ def _noise_by_partition(noise: Path | None, corpus_name: str) -> dict[str, list[
     """Noise clips, each in one partition only; with fewer than three clips all share them."""
     if noise is None:
         return {p: [] for p in PARTITIONS}
-    files = [str(p) for p in audio_files(Path(noise))]
+    files = [p.relative_to(noise).as_posix() for p in audio_files(Path(noise))]
     order = scene_rng(corpus_name, "noise", "split").permutation(len(files))
     if len(files) < 3:
         return dict.fromkeys(PARTITIONS, files)
@@ -153,8 +111,7 @@ def _card(
     arrays: tuple[str, ...],
     clips: list[Clip],
     speakers: dict[str, dict],
-    speech: Path,
-    noise: Path | None,
+    folders: Folders,
 ) -> dict:
     return {
         "name": corpus_name,
@@ -163,54 +120,17 @@ def _card(
         "seed": seed,
         "recipe": plan.to_dict(),
         "arrays": list(arrays),
-        "speech": describe_sources(speech),
-        "noise": describe_sources(noise),
+        "speech": describe_sources(folders.speech),
+        "noise": describe_sources(folders.noise),
         "clips": len(clips),
         "speakers": speakers,
         "content_below_hz": 7500,
     }
 
 
-def _write_plan(out: Path, scenes: list[dict], card: dict, arrays: tuple[str, ...], resume: bool) -> None:
-    """Write scenes.jsonl and partitions.tsv before any audio; refuse a folder that holds another corpus."""
-    text = "".join(json.dumps(scene, separators=(",", ":"), ensure_ascii=False) + "\n" for scene in scenes)
-    stamp = {"name": card["name"], "version": VERSION, "arrays": list(arrays)}
-    stamp["scenes"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    stamp_text = json.dumps(stamp, indent=1) + "\n"
-    mark = out / "plan.json"
-    if mark.is_file() and mark.read_text(encoding="utf-8") != stamp_text:
-        if resume:
-            raise ValueError(
-                f"{out}: holds another simulated corpus; choose another --out, or remove that folder"
-            )
-        mark.unlink()
-    for subset in ("core", "eval"):
-        (out / subset / "meta.csv").unlink(missing_ok=True)
-        if any(_subset(scene) == subset for scene in scenes):
-            (out / subset / "data").mkdir(parents=True, exist_ok=True)
-    lines = [
-        f"{_subset(scene)}/{file_id(scene, array)}\t{scene['partition']}\n"
-        for scene in scenes
-        for array in arrays
-    ]
-    write_text(out / "scenes.jsonl", text)
-    write_text(out / "partitions.tsv", "trial\tpartition\n" + "".join(lines))
-    write_text(mark, stamp_text)
-
-
-def _done(scene: dict, arrays: tuple[str, ...], out: Path) -> bool:
-    """Whether every file of the scene is there and as long as it must be (files appear whole or not at all)."""
-    from remasc.simulate.render import SUBTYPES
-
-    for array in arrays:
-        path = _path(out, scene, array)
-        sound = _samples(scene, array) * ARRAYS[array].num_mics * _BYTES[SUBTYPES[array]]
-        if not path.is_file() or not sound < path.stat().st_size < sound + 256:
-            return False
-    return True
-
-
-def render_batch(scenes: list[dict], corpus_name: str, arrays: tuple[str, ...], out: Path) -> int:
+def render_batch(
+    scenes: list[dict], corpus_name: str, arrays: tuple[str, ...], folders: Folders, out: Path
+) -> int:
     """Render and write some scenes in this process with one thread; the number of scenes done."""
     from threadpoolctl import threadpool_limits
 
@@ -218,8 +138,9 @@ def render_batch(scenes: list[dict], corpus_name: str, arrays: tuple[str, ...], 
 
     with threadpool_limits(1):
         for scene in scenes:
-            for array, (waveform, rate, subtype) in render_scene(scene, corpus_name, arrays).items():
-                write_wav(_path(out, scene, array), waveform, rate, subtype)
+            sounds = render_scene(scene, corpus_name, arrays, folders)
+            for array, (waveform, rate, subtype) in sounds.items():
+                write_wav(sound_path(out, scene, array), waveform, rate, subtype)
     return len(scenes)
 
 
@@ -227,12 +148,12 @@ def _render_all(
     scenes: list[dict],
     corpus_name: str,
     arrays: tuple[str, ...],
+    folders: Folders,
     out: Path,
     workers: int | None,
-    resume: bool,
-    show: object,
+    show: Callable[[str, int, int], None],
 ) -> None:
-    todo = [scene for scene in scenes if not (resume and _done(scene, arrays, out))]
+    todo = [scene for scene in scenes if not is_done(scene, arrays, out)]
     done = len(scenes) - len(todo)
     show("rendering", done, len(scenes))
     workers = min(workers or os.cpu_count() or 1, max(1, len(todo)))
@@ -240,12 +161,12 @@ def _render_all(
     batches = [todo[i : i + size] for i in range(0, len(todo), size)]
     if workers == 1:
         for batch in batches:
-            done += render_batch(batch, corpus_name, arrays, out)
+            done += render_batch(batch, corpus_name, arrays, folders, out)
             show("rendering", done, len(scenes))
         return
     from joblib import Parallel, delayed
 
-    jobs = (delayed(render_batch)(batch, corpus_name, arrays, out) for batch in batches)
+    jobs = (delayed(render_batch)(batch, corpus_name, arrays, folders, out) for batch in batches)
     for count in Parallel(n_jobs=workers, return_as="generator_unordered")(jobs):
         done += count
         show("rendering", done, len(scenes))

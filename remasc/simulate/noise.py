@@ -96,3 +96,17 @@ def tile_clip(clip: np.ndarray, length: int, offset: int) -> np.ndarray:
         body[-fade:] = body[-fade:] * (1 - ramp) + clip[:fade] * ramp
         clip = body
     return np.take(clip, np.arange(offset, offset + length), mode="wrap")
+
+
+def rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.square(x, dtype=np.float64).mean())) + 1e-12
+
+
+def speech_band(f: np.ndarray) -> np.ndarray:
+    """Which frequencies (F,) count for levels and ratios: 200 to 7000 Hz."""
+    return (f > 200) & (f < 7000)
+
+
+def band_power(spectrum: np.ndarray, f: np.ndarray, length: int) -> float:
+    """Mean power between 200 and 7000 Hz of a spectrum (F,) of `length` samples."""
+    return float(2 * np.square(np.abs(spectrum[speech_band(f)])).sum(dtype=np.float64) / length**2) + 1e-20

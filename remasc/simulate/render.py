@@ -9,14 +9,15 @@ there, whatever arrays are asked for); F frequencies; N samples.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from scipy import fft as sfft
 
 from remasc.arrays import ARRAYS
 from remasc.simulate import noise as noises
+from remasc.simulate.background import background
 from remasc.simulate.identity import scene_rng
+from remasc.simulate.layout import SUBTYPES
+from remasc.simulate.noise import rms, speech_band
 from remasc.simulate.playback import (
     apply_magnitude,
     codec,
@@ -27,9 +28,9 @@ from remasc.simulate.playback import (
     make_device,
     slow_gain,
 )
-from remasc.simulate.rooms import Emitter, Room, omni, responses, transfer
+from remasc.simulate.rooms import Emitter, responses, room_of, transfer
 from remasc.simulate.scenes import CONTENT_RATE
-from remasc.simulate.speech import build_command, load_mono
+from remasc.simulate.speech import Folders, build_command
 from remasc.simulate.talkers import fades, head_path, mouth
 
 # where each array sits on the stand: (right, up, forward) metres
@@ -39,21 +40,8 @@ ON_STAND = {
     "D3": (-0.065, 0.0, 0.0),
     "D4": (0.065, 0.0, 0.0),
 }
-SUBTYPES = {"D1": "PCM_16", "D2": "PCM_16", "D3": "PCM_32", "D4": "PCM_16"}
 STEP = 160  # samples at 16 kHz; 441 at 44.1 kHz: lengths are multiples of it so that both grids fit
 CUT = (7200.0, 7600.0)  # Hz: both chains end here
-
-
-def room_of(fields: dict) -> Room:
-    return Room(
-        fields["id"],
-        fields["kind"],
-        tuple(fields["dims"]),
-        tuple(tuple(w) for w in fields["absorption"]),
-        tuple(fields["rt60"]),
-        fields["temperature"],
-        fields["tail_db"],
-    )
 
 
 def microphones(scene: dict, arrays: tuple[str, ...]) -> np.ndarray:
@@ -62,10 +50,6 @@ def microphones(scene: dict, arrays: tuple[str, ...]) -> np.ndarray:
     frame = np.stack([[forward[1], -forward[0], 0.0], [0.0, 0.0, 1.0], forward])  # right, up, forward
     places = [np.zeros((1, 3)), *(ARRAYS[a].positions + ON_STAND[a] for a in arrays)]
     return stand + np.concatenate(places) @ frame
-
-
-def _rms(x: np.ndarray) -> float:
-    return float(np.sqrt(np.square(x, dtype=np.float64).mean())) + 1e-12
 
 
 def recorded(x: np.ndarray, mask: np.ndarray, recorder: dict, rng: np.random.Generator) -> np.ndarray:
@@ -82,15 +66,15 @@ def recorded(x: np.ndarray, mask: np.ndarray, recorder: dict, rng: np.random.Gen
         shape = (f / np.hypot(f, low)) ** 2 / np.sqrt(1 + (f / high) ** 8)
         # the file is cut where the utterance begins, so the way to the recorder leaves no delay
         out = sfft.irfft(sfft.rfft(x) * response * shape * np.exp(2j * np.pi * f * delay), len(x))
-        out = out.astype(np.float32) / _rms(out[mask])
+        out = out.astype(np.float32) / rms(out[mask])
         hiss = noises.coloured(f, 1.5, 100.0) * sfft.rfft(noises.white(rng, 1, len(x))[0])
         hiss = sfft.irfft(hiss, len(x))
-        out = out + hiss.astype(np.float32) / _rms(hiss) * 10 ** (-recorder["noise_db"] / 20)
+        out = out + hiss.astype(np.float32) / rms(hiss) * 10 ** (-recorder["noise_db"] / 20)
         if recorder["agc"]:
             out = slow_gain(out, CONTENT_RATE, recorder["agc"])
     if recorder["codec"] is not None:
         out = codec(out, CONTENT_RATE, recorder["codec"])
-    return (out / _rms(out[mask])).astype(np.float32)
+    return (out / rms(out[mask])).astype(np.float32)
 
 
 def played(
@@ -101,7 +85,7 @@ def played(
     device = make_device(corpus_name, fields["id"], fields["family"])
     drive = 10 ** (fields["drive_db"] / 20)
     y = distort(x * drive, device.odd, device.even)
-    y /= _rms(y[mask])
+    y /= rms(y[mask])
     f = np.linspace(0, CONTENT_RATE / 2, len(x) // 2 + 1)
     spectrum = sfft.rfft(y)
     if fields["hiss"]:
@@ -130,89 +114,6 @@ def _source(
     return played(recorded(x, mask, scene["recorder"], rng), mask, scene, corpus_name, rng)
 
 
-def _music(length: int, rng: np.random.Generator) -> np.ndarray:
-    """Something like music (N,): chords of decaying harmonics on a beat."""
-    out = np.zeros(length)
-    beat = int(CONTENT_RATE * rng.uniform(0.2, 0.45))
-    t = np.arange(2 * beat) / CONTENT_RATE
-    base = rng.uniform(90, 220)
-    for start in range(0, length - len(t), beat):
-        for step in rng.choice([0, 2, 4, 5, 7, 9, 11, 12, 16, 19], 3):
-            f = base * 2 ** (step / 12)
-            decay = np.exp(-t * rng.uniform(2, 8))
-            tone = sum(np.sin(2 * np.pi * f * h * t) / h**1.2 for h in range(1, 9) if f * h < 7000)
-            out[start : start + len(t)] += tone * decay
-        hit = rng.standard_normal(600) * np.exp(-np.arange(600) / 120)
-        out[start : start + 600] += 2 * rng.random() * hit
-    return out.astype(np.float32)
-
-
-def _point_signal(noise: dict, scene_is_lounge: bool, length: int, rng: np.random.Generator) -> np.ndarray:
-    """What the point of noise plays (N,)."""
-    if noise["clip"] is not None:
-        clip = load_mono(noise["clip"], CONTENT_RATE)
-        pieces = [noises.tile_clip(clip, length, int(o)) for o in rng.integers(len(clip), size=4)]
-        return max(pieces, key=_rms)  # a clip may be silent for seconds
-    if noise.get("television"):
-        voice, _ = build_command(noise["television"], CONTENT_RATE)
-        return noises.tile_clip(voice, length, int(rng.integers(len(voice))))
-    if scene_is_lounge:
-        return _music(length, rng)
-    f = np.linspace(0, CONTENT_RATE / 2, length // 2 + 1)
-    spectrum = noises.modulated(rng, 1, length, 1.0, CONTENT_RATE)[0] * noises.coloured(
-        f, noise["slope_db"], 150.0
-    )
-    return sfft.irfft(spectrum, length).astype(np.float32)
-
-
-def background(scene: dict, corpus_name: str, mics: np.ndarray, length: int, room: Room) -> np.ndarray:
-    """The background's spectra (R, F), of power one in the speech band at the reference."""
-    noise, rng = scene["noise"], scene_rng(corpus_name, scene["scene_id"], "noise")
-    f = np.linspace(0, CONTENT_RATE / 2, length // 2 + 1)
-    count = len(mics)
-    streams = noises.modulated(rng, count, length, 1.0, CONTENT_RATE // 2)
-    streams *= noises.coloured(f, 6.0 if scene["environment"] == 4 else noise["slope_db"])
-    if noise["babble_share"]:
-        streams /= np.sqrt(_band_power(streams[0], f, length))
-        chatter = noises.modulated(rng, count, length, 3.0, CONTENT_RATE // 5) * noises.babble_shape(f)
-        share = noise["babble_share"]
-        chatter *= np.sqrt(share / _band_power(chatter[0], f, length))
-        streams = streams * np.sqrt(1 - share) + chatter
-    # nominal places: half a millimetre does not change a diffuse field, and one matrix serves every scene
-    out = noises.diffuse(mics, streams, CONTENT_RATE)
-    out *= np.sqrt((1 - noise["point_share"]) / _band_power(out[0], f, length))
-    if noise["point_share"]:
-        emitter = Emitter(np.array(noise["point"]), np.array([1.0, 0.0, 0.0]), omni)
-        response = responses(room, [emitter], mics, CONTENT_RATE, rng)[0]
-        point = transfer(response, length) * sfft.rfft(
-            _point_signal(noise, scene["environment"] == 3, length, rng)
-        )
-        out += point * np.sqrt(noise["point_share"] / _band_power(point[0], f, length))
-    if noise["wind_share"]:
-        gusts = noises.wind(rng, count, length, CONTENT_RATE)
-        out += gusts * (2 * noise["wind_share"] / _rms(sfft.irfft(gusts[0], length)))
-    if scene["environment"] == 4:
-        engine = sfft.rfft(noises.engine_orders(length, CONTENT_RATE, rng, noise["rpm"]))
-        out += engine * (1.2 / _rms(sfft.irfft(engine, length)))  # far below the arrays' size in wavelengths
-        if noise["speed"]:
-            gusts = noises.modulated(rng, count, length, 2.0, CONTENT_RATE // 3) * noises.coloured(
-                f, 8.0, 60.0
-            )
-            out += noises.diffuse(mics, gusts, CONTENT_RATE) * (
-                1.5 * noise["speed"] / _rms(sfft.irfft(gusts[0], length))
-            )
-    return out / np.sqrt(_band_power(out[0], f, length))
-
-
-def _band(f: np.ndarray) -> np.ndarray:
-    return (f > 200) & (f < 7000)
-
-
-def _band_power(spectrum: np.ndarray, f: np.ndarray, length: int) -> float:
-    """Mean power between 200 and 7000 Hz of a spectrum (F,) of `length` samples."""
-    return float(2 * np.square(np.abs(spectrum[_band(f)])).sum(dtype=np.float64) / length**2) + 1e-20
-
-
 def _edges(f: np.ndarray) -> np.ndarray:
     """The common pass band (F,): capsules from 55 Hz (no DC), everything ends at 7.5 kHz."""
     low = (1j * f / (1j * f + 55.0)) ** 2
@@ -220,22 +121,25 @@ def _edges(f: np.ndarray) -> np.ndarray:
     return (low * np.cos(np.pi / 2 * ramp) ** 2).astype(np.complex64)
 
 
-def mix(scene: dict, corpus_name: str, arrays: tuple[str, ...]) -> tuple[np.ndarray, int, dict[str, Any]]:
-    """Spectra (R, F) of speech and background at the microphones, scaled to the file's level; their length in
-    samples at 16 kHz; and what was measured at the reference."""
+def mix(
+    scene: dict, corpus_name: str, arrays: tuple[str, ...], folders: Folders
+) -> tuple[np.ndarray, int, int]:
+    """Spectra (R, F) of speech and background at the microphones, scaled to the file's level; the length they
+    stand for and the length of the file, both in samples at 16 kHz."""
     room = room_of(scene["room"])
     nominal = microphones(scene, arrays)
     units = scene_rng(corpus_name, scene["scene_id"], "microphones")
     places = nominal + np.pad(units.uniform(-5e-4, 5e-4, (len(nominal) - 1, 3)), ((1, 0), (0, 0)))
     gains = np.concatenate([[1.0], 10 ** (units.uniform(-1, 1, len(nominal) - 1) / 20)]).astype(np.float32)
-    dry, active = build_command(scene["utterance"], CONTENT_RATE)
+    dry, active = build_command(folders.speech, scene["utterance"], CONTENT_RATE)
     samples = round(scene["seconds"] * CONTENT_RATE)
-    longest = int((0.9 * max(scene["room"]["rt60"]) + 0.08) * CONTENT_RATE)
+    # room for the tails of this room and of a recorder's, so that no echo comes round to the beginning
+    longest = int((0.9 * max(scene["room"]["rt60"]) + 0.45) * CONTENT_RATE)
     length = STEP * sfft.next_fast_len(-(-(samples + longest) // STEP))
     start = round(scene["lead"] * CONTENT_RATE)
     x, mask = np.zeros(length, np.float32), np.zeros(length, bool)
     x[start : start + len(dry)], mask[start : start + len(dry)] = dry, active
-    x /= _rms(x[mask])
+    x /= rms(x[mask])
     emitters, spectra = _source(scene, corpus_name, length, x, mask)
     rng = scene_rng(corpus_name, scene["scene_id"], "tail")
     response = responses(room, emitters, places, CONTENT_RATE, rng)
@@ -243,22 +147,22 @@ def mix(scene: dict, corpus_name: str, arrays: tuple[str, ...]) -> tuple[np.ndar
     for one, spectrum in zip(response, spectra, strict=True):
         speech += transfer(one, length) * spectrum.astype(np.complex64)
     f = np.linspace(0, CONTENT_RATE / 2, length // 2 + 1)
-    heard = sfft.irfft(speech[0] * _band(f), length)
+    heard = sfft.irfft(speech[0] * speech_band(f), length)
     late = np.roll(mask, round(scene["distance"] / room.speed_of_sound * CONTENT_RATE))
-    power = _rms(heard[late]) ** 2
+    power = rms(heard[late]) ** 2
     speech /= np.float32(np.sqrt(power))
-    noise = background(scene, corpus_name, nominal, length, room)
+    noise = background(scene, corpus_name, nominal, length, room, folders)
     total = (speech + noise * np.float32(10 ** (-scene["noise"]["snr_db"] / 20))) * _edges(f)
-    level = _rms(sfft.irfft(total[0], length)[:samples])
+    level = rms(sfft.irfft(total[0], length)[:samples])
     total *= (gains * np.float32(10 ** (scene["level_dbfs"] / 20) / level))[:, None]
-    return total, length, {"samples": samples}
+    return total, length, samples
 
 
 def render_scene(
-    scene: dict, corpus_name: str, arrays: tuple[str, ...]
+    scene: dict, corpus_name: str, arrays: tuple[str, ...], folders: Folders
 ) -> dict[str, tuple[np.ndarray, int, str]]:
     """{"D1": (waveform (M, T) float32, sample rate, subtype), ...} of one scene."""
-    total, length, facts = mix(scene, corpus_name, arrays)
+    total, length, samples = mix(scene, corpus_name, arrays, folders)
     rng = scene_rng(corpus_name, scene["scene_id"], "self-noise")
     out = {}
     first = 1
@@ -267,7 +171,7 @@ def render_scene(
         spectra = total[first : first + array.num_mics]
         first += array.num_mics
         fine = length // STEP * (array.sample_rate // 100)
-        waveform = sfft.irfft(spectra, fine)[:, : round(facts["samples"] * array.sample_rate / CONTENT_RATE)]
+        waveform = sfft.irfft(spectra, fine)[:, : round(samples * array.sample_rate / CONTENT_RATE)]
         waveform *= fine / length
         waveform += noises.white(rng, *waveform.shape) * np.float32(10 ** (scene["noise"]["self_dbfs"] / 20))
         out[name] = (waveform, array.sample_rate, SUBTYPES[name])

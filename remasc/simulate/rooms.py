@@ -47,6 +47,19 @@ class Room:
         return float(np.prod(self.dims))
 
 
+def room_of(fields: dict) -> Room:
+    """The room that a scene describes."""
+    return Room(
+        fields["id"],
+        fields["kind"],
+        tuple(fields["dims"]),
+        tuple(tuple(w) for w in fields["absorption"]),
+        tuple(fields["rt60"]),
+        fields["temperature"],
+        fields["tail_db"],
+    )
+
+
 @dataclass(frozen=True)
 class Emitter:
     """Where a sound leaves: position (3,), unit vector it faces (3,), and gain (B, N) for cosines (N,)."""

@@ -8,6 +8,7 @@ forward) as in `remasc.arrays`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -309,7 +310,7 @@ def _environments(recipe: Recipe, count: int) -> list[int]:
 
 
 def draw_scenes(
-    recipe: Recipe, corpus_name: str, clips: list[Clip], noise_clips: dict[str, list[str]]
+    recipe: Recipe, corpus_name: str, speech: Path, clips: list[Clip], noise_clips: dict[str, list[str]]
 ) -> tuple[list[dict], dict[str, dict]]:
     """Every scene of the corpus, in order, and the speakers: {label: {"id", "partition"}}."""
     parts = split_groups(clips, recipe, corpus_name)
@@ -332,6 +333,7 @@ def draw_scenes(
                 partition,
                 environment,
                 groups,
+                speech,
                 by_group,
                 speakers,
                 noise_clips[partition],
@@ -341,10 +343,10 @@ def draw_scenes(
     return [_rounded(scene) for scene in scenes], speakers
 
 
-def _weighted(groups: list[str], by_group: dict[str, list[Clip]]) -> tuple[list[str], np.ndarray]:
+def _weighted(names: list[str], by_group: dict[str, list[Clip]]) -> tuple[list[str], np.ndarray]:
     """Groups with the weight at which they are drawn: a speaker counts once, a set by its clips (10 a voice)."""
-    weights = np.array([1.0 if by_group[g][0].labelled else max(1.0, len(by_group[g]) / 10) for g in groups])
-    return groups, weights / weights.sum()
+    weights = np.array([1.0 if by_group[g][0].labelled else max(1.0, len(by_group[g]) / 10) for g in names])
+    return names, weights / weights.sum()
 
 
 def _pair(
@@ -354,6 +356,7 @@ def _pair(
     partition: str,
     environment: int,
     groups: tuple[list[str], np.ndarray],
+    speech: Path,
     by_group: dict[str, list[Clip]],
     speakers: dict[str, dict],
     noise_clips: list[str],
@@ -363,7 +366,7 @@ def _pair(
     limits = (recipe.command_seconds[0], recipe.command_seconds[1])
     for _ in range(50):
         group = str(rng.choice(groups[0], p=groups[1]))
-        parts, seconds = choose_command(by_group[group], limits, CONTENT_RATE, rng)
+        parts, seconds = choose_command(speech, by_group[group], limits, CONTENT_RATE, rng)
         if parts and seconds >= 0.5 * limits[0]:
             break
     else:
@@ -388,7 +391,7 @@ def _pair(
             noise["point"] = _point_place(room, geometry, environment, own)
             if environment == 3 and noise["clip"] is None and own.random() < 0.5:  # the television talks
                 talker = str(own.choice(groups[0], p=groups[1]))
-                noise["television"] = choose_command(by_group[talker], limits, CONTENT_RATE, own)[0]
+                noise["television"] = choose_command(speech, by_group[talker], limits, CONTENT_RATE, own)[0]
         lead, trail = own.uniform(*recipe.lead_seconds), own.uniform(*recipe.trail_seconds)
         scene: dict[str, Any] = {
             "scene_id": scene_id,

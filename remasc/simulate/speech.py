@@ -22,16 +22,25 @@ WORD_SECONDS = 1.35  # a labelled clip no longer than this is a single word
 class Clip:
     """One speech file; `group` is the speaker where known, otherwise the set that must stay in one partition."""
 
-    path: str
+    path: str  # below the speech folder, with forward slashes: a corpus does not depend on where that lies
     group: str
     labelled: bool
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where this machine keeps what the scenes name: clean speech, and background clips (None without any)."""
+
+    speech: Path
+    noise: Path | None = None
 
 
 def audio_files(folder: Path) -> list[Path]:
     """All sound files below a folder, sorted; ValueError where there are none."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: not a folder; expected a folder of wav, flac or ogg files")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
+    found.sort(key=lambda p: p.relative_to(folder).as_posix())
     if not found:
         raise ValueError(f"{folder}: no wav, flac or ogg file in it; give a folder of clean speech or noise")
     return found
@@ -62,7 +71,7 @@ def scan_speech(folder: Path) -> list[Clip]:
         else:
             below = path.relative_to(folder).parts
             group = below[0] if len(below) > 1 else folder.name
-        clips.append(Clip(str(path), group, path in labels))
+        clips.append(Clip(path.relative_to(folder).as_posix(), group, path in labels))
     return clips
 
 
@@ -113,7 +122,7 @@ def active_stretch(x: np.ndarray, rate: int) -> tuple[int, int, np.ndarray]:
 
 
 def choose_command(
-    clips: list[Clip], limits: tuple[float, float], rate: int, rng: np.random.Generator
+    folder: Path, clips: list[Clip], limits: tuple[float, float], rate: int, rng: np.random.Generator
 ) -> tuple[list[dict], float]:
     """Parts of one command by one speaker and its seconds: each part a file with start, stop and pause after it."""
     order = rng.permutation(len(clips))
@@ -122,7 +131,7 @@ def choose_command(
     seconds = 0.0
     for index in order:
         clip = clips[index]
-        x = load_mono(clip.path, rate)
+        x = load_mono(str(folder / clip.path), rate)
         first, last, active = active_stretch(x, rate)
         if active.sum() < 8 or np.abs(x[first:last]).max() < 0.003:
             continue  # nobody speaks in it
@@ -164,11 +173,11 @@ def cut_at_pause(
     return max(0, start * hop - int(0.06 * rate)), min(len(active) * hop, stop * hop + int(0.09 * rate))
 
 
-def build_command(parts: list[dict], rate: int) -> tuple[np.ndarray, np.ndarray]:
+def build_command(folder: Path, parts: list[dict], rate: int) -> tuple[np.ndarray, np.ndarray]:
     """The dry command (N,) and where it is active (N,) bool: parts at equal level, faded, gated in between."""
     pieces, masks = [], []
     for part in parts:
-        x = load_mono(part["file"], rate)
+        x = load_mono(str(folder / part["file"]), rate)
         piece = x[round(part["start"] * rate) : round(part["stop"] * rate)].copy()
         _, _, frames = active_stretch(piece, rate)
         mask = np.repeat(frames, rate // 100)[: len(piece)]

@@ -1,0 +1,113 @@
+"""Where a simulated corpus lies on disk: ReMASC's folders, ids and columns, and the plan beside them.
+
+core/meta.csv core/data/*.wav (train, dev)   eval/meta.csv eval/data/*.wav   partitions.tsv
+scenes.jsonl (every scene as drawn)   plan.json (what the folder holds)   corpus.json (the card)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from remasc.arrays import ARRAYS
+from remasc.atomic import write_text
+from remasc.simulate.scenes import CONTENT_RATE
+
+FIRST_ID = 1_000_000
+SUBSETS = ("core", "eval")
+SUBTYPES = {"D1": "PCM_16", "D2": "PCM_16", "D3": "PCM_32", "D4": "PCM_16"}
+_BYTES = {"PCM_16": 2, "PCM_32": 4}
+
+
+def subset_of(scene: dict) -> str:
+    return "eval" if scene["partition"] == "eval" else "core"
+
+
+def file_id(scene: dict, array: str) -> str:
+    """Eight digits: the scene's number and the recording device; the class cannot be read from it."""
+    return f"{FIRST_ID + scene['index']}{array[1]}"
+
+
+def sound_path(out: Path, scene: dict, array: str) -> Path:
+    return out / subset_of(scene) / "data" / f"{file_id(scene, array)}.wav"
+
+
+def sample_count(scene: dict, array: str) -> int:
+    """Samples of the scene's file at the array's own rate."""
+    return round(round(scene["seconds"] * CONTENT_RATE) * ARRAYS[array].sample_rate / CONTENT_RATE)
+
+
+def meta_rows(scene: dict, arrays: Sequence[str]) -> list[str]:
+    """The scene's rows of meta.csv, nine columns padded with spaces as ReMASC pads them."""
+    replay = scene["label"] == "replay"
+    codes = [
+        3 if replay else 2,
+        scene["speaker"],
+        scene["environment"],
+        scene["position"],
+        scene["recorder"]["kind"] if replay else -1,
+        scene["device"]["family"] if replay else -1,
+    ]
+    rows = []
+    for array in arrays:
+        seconds = sample_count(scene, array) / ARRAYS[array].sample_rate
+        cells = [f"{c:>10}" for c in (file_id(scene, array), *codes, int(array[1]))]
+        rows.append(",".join([*cells, f"{seconds:.6e}"]) + "\n")
+    return rows
+
+
+def is_done(scene: dict, arrays: tuple[str, ...], out: Path) -> bool:
+    """Whether every file of the scene is there and as long as it must be (files appear whole or not at all)."""
+    for array in arrays:
+        path = sound_path(out, scene, array)
+        sound = sample_count(scene, array) * ARRAYS[array].num_mics * _BYTES[SUBTYPES[array]]
+        if not path.is_file() or not sound < path.stat().st_size < sound + 256:
+            return False
+    return True
+
+
+def scenes_text(scenes: list[dict]) -> str:
+    """scenes.jsonl: one scene a line."""
+    return "".join(json.dumps(s, separators=(",", ":"), ensure_ascii=False) + "\n" for s in scenes)
+
+
+def write_plan(out: Path, scenes: list[dict], stamp: dict, arrays: tuple[str, ...], resume: bool) -> None:
+    """Write the plan before any audio. A folder that holds anything but this very corpus is refused; without
+    `resume` an older simulation in it is replaced."""
+    text = scenes_text(scenes)
+    stamp = {**stamp, "arrays": list(arrays), "scenes": hashlib.sha256(text.encode("utf-8")).hexdigest()}
+    stamp_text = json.dumps(stamp, indent=1) + "\n"
+    mark = out / "plan.json"
+    if not mark.is_file():
+        if found := [s for s in (*SUBSETS, "complete") if (out / s / "meta.csv").exists()]:
+            raise ValueError(f"{out}: its {found[0]}/meta.csv was not simulated here; choose another --out")
+    elif resume and mark.read_text(encoding="utf-8") != stamp_text:
+        raise ValueError(
+            f"{out}: holds another simulated corpus; choose another --out, or remove that folder"
+        )
+    for subset in SUBSETS:
+        for path in (out / subset / "data").glob(".*.partial.wav" if resume else "*.wav"):
+            path.unlink()  # what a killed run had begun; or, starting afresh, everything
+        if not resume:
+            (out / subset / "meta.csv").unlink(missing_ok=True)
+        if any(subset_of(scene) == subset for scene in scenes):
+            (out / subset / "data").mkdir(parents=True, exist_ok=True)
+    lines = [
+        f"{subset_of(scene)}/{file_id(scene, array)}\t{scene['partition']}\n"
+        for scene in scenes
+        for array in arrays
+    ]
+    write_text(out / "scenes.jsonl", text)
+    write_text(out / "partitions.tsv", "trial\tpartition\n" + "".join(lines))
+    write_text(mark, stamp_text)
+
+
+def write_tables(out: Path, scenes: list[dict], card: dict, arrays: tuple[str, ...]) -> None:
+    """The card first, so that no table is ever there without the word "simulated" beside it."""
+    write_text(out / "corpus.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    for subset in SUBSETS:
+        rows = [row for scene in scenes if subset_of(scene) == subset for row in meta_rows(scene, arrays)]
+        if rows:
+            write_text(out / subset / "meta.csv", "".join(rows))
