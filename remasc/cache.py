@@ -115,14 +115,10 @@ class PreparedCache(Sequence[np.ndarray]):
     def __getitem__(self, number: int) -> np.ndarray:  # type: ignore[override]
         if not -len(self) <= number < len(self):
             raise IndexError(number)
-        shard, offset, mics, frames, exact16 = self._index[number].item()
-        size = mics * frames * (2 if exact16 else 4)
-        raw = self._shard(shard)[offset : offset + size]
-        if not exact16:
-            return np.array(raw.view("<f4").reshape(mics, frames), np.float32)
-        return np.multiply(
-            raw.view("<i2").reshape(mics, frames), np.float32(1 / FULL_SCALE), dtype=np.float32
-        )
+        stored = self._stored(number)
+        clip = np.empty(stored.shape, np.float32)
+        _decode(stored, clip)
+        return clip
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[number] for number in range(len(self)))
@@ -149,6 +145,23 @@ class PreparedCache(Sequence[np.ndarray]):
             )
         return self._number[trial]
 
+    def batch(self, numbers: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
+        """Clips side by side, (B, M, T) float32, padded with zeros to the most microphones and samples.
+
+        `out` of that shape (or larger in M and T) is filled and returned: a loop that gives the same buffer
+        again needs no memory of its own.
+        """
+        stored = [self._stored(number) for number in numbers]
+        if out is None:
+            mics, samples = (max(clip.shape[axis] for clip in stored) for axis in (0, 1))
+            out = np.empty((len(stored), mics, samples), np.float32)
+        for row, clip in zip(out, stored, strict=True):
+            mics, samples = clip.shape
+            _decode(clip, row[:mics, :samples])
+            row[mics:] = 0
+            row[:mics, samples:] = 0
+        return out
+
     def verify(self) -> None:
         """Read every shard and compare its CRC; a ValueError names the first that is damaged."""
         for shard, crc in enumerate(self._crc):
@@ -158,6 +171,13 @@ class PreparedCache(Sequence[np.ndarray]):
                     f"{path}: damaged (its checksum differs); remove it and build the cache again, which "
                     "makes only this shard anew"
                 )
+
+    def _stored(self, number: int) -> np.ndarray:
+        """A clip as it lies on disk, (M, T) int16 or float32, a view of the map."""
+        shard, offset, mics, frames, exact16 = self._index[number].item()
+        size = mics * frames * (2 if exact16 else 4)
+        raw = self._shard(shard)[offset : offset + size]
+        return raw.view("<i2" if exact16 else "<f4").reshape(mics, frames)
 
     def _shard(self, shard: int) -> np.ndarray:
         if shard not in self._maps:
@@ -171,6 +191,13 @@ def _missing(folder: Path, parts: list[Sequence[Recording]]) -> list[int]:
     if not todo:
         return todo
     return [n for n, part in enumerate(parts) if n in todo or not is_whole(folder, n, part, checksum=True)]
+
+
+def _decode(stored: np.ndarray, out: np.ndarray) -> None:
+    if stored.dtype == np.int16:
+        np.multiply(stored, np.float32(1 / FULL_SCALE), out=out)
+    else:
+        out[...] = stored
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:

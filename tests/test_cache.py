@@ -148,6 +148,22 @@ def test_other_parameters_are_an_error(corpus, tmp_path, change):
     PreparedCache.open(tmp_path / "cache", sample_rate=None, seconds=0.2, channels=None)
 
 
+def test_a_batch_is_its_clips_padded_with_zeros(corpus, tmp_path):
+    cache = build(corpus, tmp_path / "cache")
+    numbers = [5, 2, 3, 3]
+    batch = cache.batch(numbers)
+    assert batch.shape == (4, cache.channels[numbers].max(), cache.lengths[numbers].max())
+    buffer = np.full((4, 9, 10_000), 5, np.float32)
+    assert cache.batch(numbers, out=buffer) is buffer
+    for n, row, wide in zip(numbers, batch, buffer, strict=True):
+        mics, samples = cache[n].shape
+        for padded in (row, wide):
+            assert np.array_equal(padded[:mics, :samples], cache[n])
+            assert np.count_nonzero(padded) == np.count_nonzero(cache[n])
+    with pytest.raises(ValueError):
+        cache.batch(numbers, out=buffer[:2])
+
+
 def test_other_recordings_are_an_error(corpus, tmp_path):
     build(corpus, tmp_path / "cache")
     for other in (corpus[:-1], corpus.replace(reversed(corpus.recordings))):

@@ -77,6 +77,7 @@ def measure(recordings: Sequence[Recording], folder: Path, rate: int, seconds: f
         "build_clips_per_s": round(len(recordings) / built),
         "decode_clips_per_s": round(decoded),
         "cache_clips_per_s": round(cached),
+        "cache_batches_clips_per_s": round(in_batches(cache, order)),
         "ratio": round(cached / decoded, 1),
         "loader_decode_clips_per_s": round(through_loader(RecordingDataset(recordings, **options), workers)),
         "loader_cache_no_processes_clips_per_s": round(
@@ -88,6 +89,13 @@ def measure(recordings: Sequence[Recording], folder: Path, rate: int, seconds: f
         "private_memory_grew_mib": round(after["RssAnon"] - before["RssAnon"], 1),
         "largest_clip_mib": round(max(cache.channels * cache.lengths) * 4 / 2**20, 2),
     }
+
+
+def in_batches(cache: PreparedCache, order: Sequence[int]) -> float:
+    """One process, one buffer used again: what a training loop without loader processes gets."""
+    buffer = np.empty((BATCH, int(cache.channels.max()), int(cache.lengths.max())), np.float32)
+    batches = [order[start : start + BATCH] for start in range(0, len(order) - BATCH + 1, BATCH)]
+    return BATCH * clips_per_second(lambda n: cache.batch(batches[n], out=buffer), range(len(batches)))
 
 
 def through_loader(dataset: RecordingDataset, workers: int) -> float:
