@@ -166,7 +166,8 @@ def cut_at_pause(
     hop = rate // 100
     begins = np.flatnonzero(active & ~np.concatenate([[False], active[:-1]]))
     ends = np.flatnonzero(active & ~np.concatenate([active[1:], [False]])) + 1
-    start = int(rng.choice(begins))
+    enough = begins[begins <= ends[-1] - int(limits[0] * 100)]
+    start = int(rng.choice(enough if len(enough) else begins[:1]))
     most = start + int(limits[1] * 100) - 16
     fitting = ends[(ends > start + int(limits[0] * 50)) & (ends <= most)]
     stop = int(fitting[-1]) if len(fitting) else min(most, len(active))

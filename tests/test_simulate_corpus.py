@@ -1,0 +1,327 @@
+"""Laws of a simulated corpus on disk: true columns, disjoint partitions, equal laws, same bytes."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from remasc import ARRAYS, Corpus, Label, read_audio
+from remasc.audio import write_wav
+from remasc.protocol import partitions
+from remasc.simulate import Recipe, generate, load_recipe, scene_rng, shipped_recipes
+from remasc.simulate.scenes import draw_scenes
+from remasc.simulate.speech import active_stretch, build_command, choose_command, scan_speech
+
+TINY = Recipe(
+    name="tiny",
+    pairs={"train": 3, "dev": 2, "eval": 3},
+    rooms={"train": 2, "dev": 2, "eval": 2},
+    devices={"train": 2, "dev": 2, "eval": 2},
+    random_rooms=0.5,
+)
+
+
+def syllables(rng: np.random.Generator, seconds: float, rate: int = 16000) -> np.ndarray:
+    """Something like speech: a few voiced bursts between silences."""
+    t = np.arange(int(seconds * rate)) / rate
+    pitch = rng.uniform(90, 220)
+    voiced = sum(np.sin(2 * np.pi * pitch * h * t) / h for h in range(1, 30))
+    envelope = np.clip(np.sin(2 * np.pi * (t - 0.1) / 0.4), 0, 1) * (t > 0.1) * (t < seconds - 0.15)
+    return (0.1 * voiced * envelope + 1e-4 * rng.standard_normal(len(t))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory):
+    """Eight speakers with five clips each, labelled, and some that nobody labelled."""
+    root = tmp_path_factory.mktemp("speech")
+    rows = ["file,speaker"]
+    for s in range(8):
+        for n in range(5):
+            path = root / "set" / f"s{s}-{n}.wav"
+            path.parent.mkdir(exist_ok=True)
+            write_wav(path, syllables(scene_rng("speech", f"{s}-{n}"), 1.0)[None], 16000)
+            rows.append(f"{path.name},speaker{s}")
+    (root / "set" / "metadata.csv").write_text("\n".join(rows) + "\n")
+    (root / "set" / "ORIGIN.md").write_text("# made up\nLicence: none needed.\n")
+    for n in range(3):
+        (root / "crowd").mkdir(exist_ok=True)
+        write_wav(root / "crowd" / f"{n}.wav", syllables(scene_rng("crowd", str(n)), 6.0)[None], 16000)
+    return root
+
+
+@pytest.fixture(scope="session")
+def corpus_root(speech, tmp_path_factory):
+    return generate(TINY, tmp_path_factory.mktemp("corpus") / "one", speech=speech, workers=1, progress=False)
+
+
+def digest(root) -> dict[str, str]:
+    return {
+        str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(root.rglob("*"))
+        if p.is_file()
+    }
+
+
+def scenes_of(root) -> list[dict]:
+    return [json.loads(line) for line in (root / "scenes.jsonl").read_text().splitlines()]
+
+
+def test_layout_is_remasc_and_the_columns_are_true(corpus_root):
+    corpus = Corpus.from_meta(corpus_root)
+    scenes = {f"{1000000 + s['index']}": s for s in scenes_of(corpus_root)}
+    assert corpus.simulated
+    assert len(corpus) == 4 * len(scenes) == 4 * 16
+    for r in corpus:
+        scene, array = scenes[r.file_id[:-1]], ARRAYS[r.array]
+        waveform, rate = read_audio(r.path)
+        assert rate == array.sample_rate == (16000 if r.array == "D4" else 44100)
+        assert waveform.shape[0] == array.num_mics
+        assert waveform.shape[1] / rate == pytest.approx(r.seconds, abs=1e-6)
+        assert r.subset == ("eval" if scene["partition"] == "eval" else "core")
+        assert r.environment == scene["environment"]
+        assert (r.label is Label.GENUINE) == (scene["label"] == "genuine")
+        if r.label is Label.GENUINE:
+            assert r.playback_device is None
+            assert r.source_recorder is None
+            assert r.speaker == scene["speaker"] > 0
+        else:
+            assert r.playback_device == scene["device"]["family"]
+            assert r.source_recorder == scene["recorder"]["kind"]
+            assert (r.speaker == 0) == (r.source_recorder == 3)
+            assert (r.playback_device == 5) == scene["device"]["built_in"]
+        assert 0 < np.abs(waveform).max() < 1
+        assert not (waveform == 0).all(axis=1).any()
+
+
+def test_depth_is_16_bit_and_32_for_d3(corpus_root):
+    import soundfile
+
+    for r in Corpus.from_meta(corpus_root):
+        assert soundfile.info(r.path).subtype == ("PCM_32" if r.array == "D3" else "PCM_16")
+
+
+def test_partitions_share_no_speaker_room_or_device(corpus_root):
+    parts = partitions(Corpus.from_meta(corpus_root))
+    assert {k: len(v) for k, v in parts.items()} == {"train": 24, "dev": 16, "eval": 24}
+    seen: dict[str, set] = {}
+    for scene in scenes_of(corpus_root):
+        names = {("voice", scene["voice"]), ("room", scene["room"]["id"])}
+        if scene["device"]:
+            names.add(("device", scene["device"]["id"]))
+        seen.setdefault(scene["partition"], set()).update(names)
+    assert not seen["train"] & seen["dev"]
+    assert not seen["train"] & seen["eval"]
+    assert not seen["dev"] & seen["eval"]
+
+
+def test_closed_protocol_shares_rooms_and_devices_but_no_speaker(speech):
+    recipe = dataclasses.replace(load_recipe("closed"), pairs={"train": 40, "dev": 20, "eval": 40})
+    clips = scan_speech(speech)
+    scenes, _ = draw_scenes(recipe, "closed", speech, clips, {p: [] for p in ("train", "dev", "eval")})
+
+    def names(partition, key):
+        return {key(s) for s in scenes if s["partition"] == partition and key(s)}
+
+    def device(s):
+        return s["device"] and s["device"]["id"]
+
+    assert names("eval", device) == names("train", device)
+    assert len(names("train", device)) == 5
+    assert names("eval", lambda s: s["room"]["id"]) <= names("train", lambda s: s["room"]["id"])
+    assert not names("eval", lambda s: s["voice"]) & names("train", lambda s: s["voice"])
+
+
+def test_siblings_share_what_they_must(corpus_root):
+    by_pair: dict[str, list[dict]] = {}
+    for scene in scenes_of(corpus_root):
+        by_pair.setdefault(scene["pair"], []).append(scene)
+    for genuine, replay in by_pair.values():
+        assert (genuine["label"], replay["label"]) == ("genuine", "replay")
+        for key in ("utterance", "environment", "room", "voice", "partition"):
+            assert genuine[key] == replay[key]
+        assert np.linalg.norm(np.subtract(genuine["source"], replay["source"])) < 0.15
+        assert genuine["scene_id"] != replay["scene_id"]
+
+
+@pytest.mark.parametrize(
+    "law", ["level_dbfs", "snr_db", "lead", "trail", "seconds", "distance", "height", "self"]
+)
+def test_both_classes_follow_one_law(speech, law):
+    """Two-sample Kolmogorov-Smirnov tests on the scenes as drawn, at a fixed seed."""
+    from scipy import stats
+
+    recipe = dataclasses.replace(load_recipe("small"), pairs={"train": 300, "dev": 0, "eval": 100})
+    clips = scan_speech(speech)
+    scenes, _ = draw_scenes(recipe, "laws", speech, clips, {p: [] for p in ("train", "dev", "eval")})
+    value = {
+        "snr_db": lambda s: s["noise"]["snr_db"],
+        "self": lambda s: s["noise"]["self_dbfs"],
+        "height": lambda s: s["source"][2],
+    }.get(law, lambda s: s[law])
+    classes = [[value(s) for s in scenes if s["label"] == label] for label in ("genuine", "replay")]
+    assert stats.ks_2samp(*classes).pvalue > 0.01
+
+
+def test_level_is_the_one_drawn(corpus_root):
+    """The file's level (mean over channels) is the scene's, for both classes alike."""
+    for r in Corpus.from_meta(corpus_root).filter(array="D2"):
+        scene = next(s for s in scenes_of(corpus_root) if r.file_id.startswith(str(1000000 + s["index"])))
+        waveform, _ = read_audio(r.path)
+        level = 10 * np.log10(np.square(waveform).mean())
+        assert abs(level - scene["level_dbfs"]) < 4.5, scene["scene_id"]
+
+
+def test_nothing_above_the_speech_band_but_the_microphones(corpus_root):
+    for r in Corpus.from_meta(corpus_root).filter(array="D1"):
+        waveform, rate = read_audio(r.path)
+        power = np.square(np.abs(np.fft.rfft(waveform[0] * np.hanning(waveform.shape[1]))))
+        f = np.fft.rfftfreq(waveform.shape[1], 1 / rate)
+        low, high = power[(f > 8000) & (f < 12000)].mean(), power[(f > 14000) & (f < 20000)].mean()
+        assert 0.8 < low / high < 1.25
+
+
+def test_same_bytes_from_two_workers(speech, corpus_root, tmp_path):
+    again = generate(TINY, tmp_path / "two", speech=speech, workers=2, progress=False)
+    assert digest(again) == digest(corpus_root)
+
+
+def test_same_bytes_after_an_interruption(speech, corpus_root, tmp_path):
+    import shutil
+
+    copy = tmp_path / "resumed"
+    shutil.copytree(corpus_root, copy)
+    for path in (copy / "core" / "meta.csv", copy / "eval" / "meta.csv", copy / "corpus.json"):
+        path.unlink()
+    for path in sorted((copy / "core" / "data").glob("*.wav"))[::3]:
+        path.unlink()
+    half = sorted((copy / "eval" / "data").glob("*.wav"))[0]
+    half.write_bytes(half.read_bytes()[:1000])  # as a full disk would leave it
+    (copy / "eval" / "data" / ".10000001.abc.partial.wav").write_bytes(b"RIFF")
+    generate(TINY, copy, speech=speech, workers=1, progress=False)
+    assert digest(copy) == digest(corpus_root)
+
+
+@pytest.mark.slow
+def test_same_bytes_after_kill_9(speech, corpus_root, tmp_path):
+    out = tmp_path / "killed"
+    code = (
+        "from pathlib import Path; from tests.test_simulate_corpus import TINY; "
+        "from remasc.simulate import generate; "
+        f"generate(TINY, Path({str(out)!r}), speech=Path({str(speech)!r}), workers=1, progress=False)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.getcwd()})
+    while not list(out.glob("*/data/*.wav")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "core" / "meta.csv").exists()
+    generate(TINY, out, speech=speech, workers=1, progress=False)
+    assert digest(out) == digest(corpus_root)
+
+
+def test_a_folder_with_another_corpus_is_refused(speech, corpus_root, tmp_path):
+    with pytest.raises(ValueError, match="another simulated corpus"):
+        generate(TINY, corpus_root, speech=speech, seed=1, progress=False)
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "meta.csv").write_text("real\n")
+    with pytest.raises(ValueError, match="not simulated here"):
+        generate(TINY, tmp_path, speech=speech, progress=False)
+
+
+def test_array_subset_makes_only_those_files(speech, tmp_path):
+    recipe = dataclasses.replace(TINY, pairs={"train": 0, "dev": 0, "eval": 2})
+    root = generate(recipe, tmp_path, speech=speech, arrays=["D4"], workers=1, progress=False)
+    assert {r.array for r in Corpus.from_meta(root)} == {"D4"}
+    assert len(list(root.rglob("*.wav"))) == 4
+    with pytest.raises(ValueError, match="D7"):
+        generate(recipe, tmp_path / "x", speech=speech, arrays=["D7"])
+
+
+def test_null_recipe_has_one_chain(speech):
+    recipe = dataclasses.replace(TINY, null=True)
+    scenes, _ = draw_scenes(
+        recipe, "n", speech, scan_speech(speech), {p: [] for p in ("train", "dev", "eval")}
+    )
+    assert {s["chain"] for s in scenes} == {"mouth"}
+    assert {s["label"] for s in scenes} == {"genuine", "replay"}
+
+
+def test_unlabelled_sets_stay_whole(speech):
+    clips = scan_speech(speech)
+    assert {c.group for c in clips if not c.labelled} == {"crowd"}
+    assert len({c.group for c in clips if c.labelled}) == 8
+    scenes, speakers = draw_scenes(TINY, "w", speech, clips, {p: [] for p in ("train", "dev", "eval")})
+    assert {s["partition"] for s in scenes if s["voice"] == "crowd"} <= {speakers["crowd"]["partition"]}
+
+
+def test_commands_are_one_speaker_and_fit(speech):
+    clips = scan_speech(speech)
+    for seed in range(10):
+        one = [c for c in clips if c.group == "set:speaker3"]
+        parts, seconds = choose_command(speech, one, (1.0, 4.0), 16000, np.random.default_rng(seed))
+        dry, active = build_command(speech, parts, 16000)
+        assert len(dry) / 16000 == pytest.approx(seconds, abs=0.01)
+        assert seconds <= 4.0
+        assert active.any()
+        crowd, length = choose_command(
+            speech, [c for c in clips if not c.labelled], (1.0, 4.0), 16000, np.random.default_rng(seed)
+        )
+        assert len(crowd) == 1
+        assert 0.5 <= length <= 4.0
+
+
+def test_active_stretch_finds_the_word():
+    x = np.zeros(16000, np.float32)
+    x[6000:10000] = np.sin(np.arange(4000) * 0.3)
+    first, last, _ = active_stretch(x + 1e-4 * np.random.default_rng(0).standard_normal(16000), 16000)
+    assert 4500 < first < 6000
+    assert 10000 < last < 12000
+
+
+def test_too_few_speakers_is_one_sentence(tmp_path):
+    write_wav(tmp_path / "a.wav", syllables(np.random.default_rng(0), 1.5)[None], 16000)
+    with pytest.raises(ValueError, match="partitions that share none"):
+        generate(TINY, tmp_path / "out", speech=tmp_path, progress=False)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no wav, flac or ogg"):
+        generate(TINY, tmp_path / "out2", speech=tmp_path / "empty", progress=False)
+
+
+def test_recipes_load_and_typos_are_answered(tmp_path):
+    assert {"demo", "small", "closed"} <= set(shipped_recipes())
+    for name in shipped_recipes():
+        assert load_recipe(name).name == name
+    with pytest.raises(ValueError, match="did you mean 'small'"):
+        load_recipe("smal")
+    bad = tmp_path / "mine.toml"
+    bad.write_text("roms = {train = 1}\n")
+    with pytest.raises(ValueError, match="did you mean 'rooms'"):
+        load_recipe(bad)
+    assert load_recipe("small").scaled(0.1).pairs["train"] == 38
+    with pytest.raises(ValueError, match="scale"):
+        load_recipe("small").scaled(0)
+
+
+def test_seeds_come_from_identity():
+    a = scene_rng("c", "s").standard_normal(3)
+    assert np.array_equal(a, scene_rng("c", "s").standard_normal(3))
+    assert not np.array_equal(a, scene_rng("c", "t").standard_normal(3))
+    assert not np.array_equal(a, scene_rng("c", "s", "noise").standard_normal(3))
+
+
+def test_embedded_voices_speak(tmp_path):
+    pytest.importorskip("espeakng_loader")
+    recipe = dataclasses.replace(
+        TINY, pairs={"train": 0, "dev": 0, "eval": 2}, voices={"eval": 3}, command_seconds=[1.0, 4.0]
+    )
+    root = generate(recipe, tmp_path, arrays=["D1"], workers=1, progress=False)
+    card = json.loads((root / "corpus.json").read_text())
+    assert "stand-ins" in card["speech"][0]["source"]
+    assert len(Corpus.from_meta(root)) == 4

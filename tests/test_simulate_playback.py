@@ -1,0 +1,121 @@
+"""Laws of the replay chain: an instance measures as described, and stays the same wherever it is asked for."""
+
+import numpy as np
+import pytest
+from scipy import special
+
+from remasc.simulate.identity import scene_rng
+from remasc.simulate.playback import (
+    FAMILIES,
+    apply_magnitude,
+    codec,
+    distort,
+    driver_emitters,
+    driver_spectra,
+    magnitude,
+    make_device,
+    minimum_phase,
+    piston_table,
+    slow_gain,
+)
+from remasc.simulate.rooms import BANDS
+from remasc.simulate.talkers import GRID
+
+RATE = 16000
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_device_belongs_to_its_identity(family):
+    assert make_device("c", "d-1", family) == make_device("c", "d-1", family)
+    assert make_device("c", "d-1", family) != make_device("c", "d-2", family)
+    assert make_device("c", "d-1", family) != make_device("other", "d-1", family)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_response_measures_as_described(family):
+    device = make_device("c", "x", family)
+    length = 32768
+    impulse = np.zeros(length, np.float32)
+    impulse[0] = 1
+    out = apply_magnitude(np.fft.rfft(impulse), RATE, lambda f: magnitude(device, f))
+    f = np.linspace(0, RATE / 2, length // 2 + 1)
+    sel = (f > 150) & (f < 7500)
+    error = 20 * np.log10(np.abs(out[sel]) / magnitude(device, f[sel]))
+    assert np.abs(error).max() < 0.5
+    tail = np.fft.irfft(out)
+    assert np.square(tail[length // 2 :]).sum() < 1e-6 * np.square(tail).sum()  # nothing before time zero
+
+
+@pytest.mark.parametrize(("odd", "even"), [(0.01, 0.0), (0.03, 0.01), (0.05, 0.03)])
+def test_distortion_measures_as_described(odd, even):
+    n = 16000
+    x = (np.sqrt(2) * np.sin(2 * np.pi * 500 * np.arange(n) / RATE)).astype(np.float32)
+    harmonics = np.abs(np.fft.rfft(distort(x, odd, even)))[500 : 500 * 5 : 500]
+    assert harmonics[2] / harmonics[0] == pytest.approx(odd, rel=0.5)
+    if even:
+        assert harmonics[1] / harmonics[0] == pytest.approx(even, rel=0.5)
+
+
+def test_distortion_folds_nothing_back():
+    n = 16000
+    x = (np.sqrt(2) * np.sin(2 * np.pi * 3100 * np.arange(n) / RATE)).astype(np.float32)
+    spectrum = np.abs(np.fft.rfft(distort(x, 0.05, 0.0)))
+    # 3 x 3100 = 9300 would come back at 6700
+    assert spectrum[6700] < 1e-3 * spectrum[3100]
+
+
+def test_small_signals_pass_unbent():
+    x = np.random.default_rng(0).standard_normal(4000).astype(np.float32) * 1e-3
+    assert np.allclose(distort(x, 0.02, 0.01), x, atol=2e-5)
+
+
+def test_minimum_phase_keeps_the_magnitude():
+    gains = np.exp(np.sin(np.linspace(0, 9, 1025)))
+    assert np.allclose(np.abs(minimum_phase(gains)), gains, rtol=1e-6)
+
+
+def test_piston_follows_the_closed_form_in_front():
+    table = piston_table(0.03, 1e-6)  # no enclosure, no shadow
+    k = 2 * np.pi * 4000 / 343
+    sine = np.sqrt(1 - GRID**2)
+    x = np.maximum(k * 0.03 * sine, 1e-9)
+    beam = np.abs(2 * special.j1(x) / x)
+    assert np.abs(table[list(BANDS).index(4000.0)] - np.sqrt(0.97 * beam**2 + 0.03)).max() < 1e-6
+    assert np.allclose(table[:, -1], 1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_drivers_add_up_to_the_device_in_the_middle(family):
+    """Crossovers split the signal and do not change its level by more than the interference of the drivers."""
+    device = make_device("c", "y", family)
+    spectra = driver_spectra(device, np.ones(4097, np.complex64), RATE)
+    assert len(spectra) == len(
+        driver_emitters(device, np.zeros(3), np.array([0, 1.0, 0]), np.array([1.4, 2.8, 1.2]))
+    )
+    power = np.square(np.abs(spectra)).sum(axis=0)[512:3500]
+    assert (10 * np.log10(power)).min() > -9
+    assert (10 * np.log10(power)).max() < 4
+
+
+def test_stereo_pair_faces_where_the_device_faces():
+    device = make_device("c", "z", 4)
+    facing = np.array([0.0, 1.0, 0.0])
+    left, right, _ = driver_emitters(device, np.array([1.0, 1.0, 1.0]), facing, None)
+    assert np.allclose(left.facing, facing)
+    assert 0.12 <= np.linalg.norm(left.position - right.position) <= 0.20
+    assert left.position[0] < right.position[0]  # seen from behind the device
+
+
+def test_automatic_gain_lifts_the_quiet():
+    rng = scene_rng("c", "s")
+    x = rng.standard_normal(RATE * 2).astype(np.float32)
+    x[RATE:] *= 0.1
+    y = slow_gain(x, RATE, 0.5)
+    assert y[RATE + 4000 :].std() / y[:RATE].std() > 0.15
+
+
+def test_codec_keeps_length_and_loses_more_when_stronger():
+    x = scene_rng("c", "codec").standard_normal(12345).astype(np.float32)
+    errors = [np.square(codec(x, RATE, s) - x).mean() for s in (0.0, 1.0)]
+    assert len(codec(x, RATE, 0.5)) == len(x)
+    assert 0 < errors[0] < errors[1]

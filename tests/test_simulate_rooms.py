@@ -1,0 +1,166 @@
+"""Laws of the simulated rooms: geometry, energy, decay, coherence, directivity."""
+
+import numpy as np
+import pytest
+from scipy import fft as sfft
+from scipy import signal
+
+from remasc.simulate import noise as noises
+from remasc.simulate.rooms import BANDS, Emitter, Room, images, omni, responses, room_of, transfer
+from remasc.simulate.scenes import draw_room
+from remasc.simulate.talkers import GRID, cap_directivity, fades, mouth
+
+pytest.importorskip("pyroomacoustics")
+RATE = 16000
+AHEAD = np.array([1.0, 0.0, 0.0])
+
+
+def dead_room() -> Room:
+    """Walls that return nothing: the direct path alone."""
+    return Room("dead", "shoebox", (5.0, 4.0, 3.0), ((0.99999,) * 7,) * 6, (0.06,) * 7, 20.0)
+
+
+def delay_of(spectrum: np.ndarray, rate: int = RATE) -> float:
+    """Samples of delay from the phase slope between 300 and 6000 Hz."""
+    length = 2 * (len(spectrum) - 1)
+    k = np.arange(int(300 * length / rate), int(6000 * length / rate))
+    phase = np.unwrap(np.angle(spectrum[k]))
+    return -np.polyfit(2 * np.pi * k / length, phase, 1)[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_direct_path_delay_equals_geometry(seed):
+    rng = np.random.default_rng(seed)
+    room = Room("open", "outdoor", (40, 40, 20), ((1.0,) * 7,) * 6, (0.5,) * 7, 20.0, tail_db=-120.0)
+    source = np.array([20.0, 20.0, 1.5])
+    mics = source + np.array([1.2, 0.4, -0.2]) + rng.uniform(-0.15, 0.15, (5, 3))
+    response = responses(room, [Emitter(source, AHEAD, omni)], mics, RATE, rng)[0]
+    distance = np.linalg.norm(mics - source, axis=1)
+    for spectrum, d in zip(transfer(response, 8192), distance, strict=True):
+        assert abs(delay_of(spectrum) - d / room.speed_of_sound * RATE) < 0.05, (seed, d)
+        assert abs(np.abs(spectrum[800:2500]).mean() * d - 1) < 0.05  # 1 / distance
+
+
+def test_images_of_a_shoebox_are_mirrors():
+    room = room_of(draw_room("t", "a", 2))
+    source = np.array([1.0, 2.0, 1.1])
+    positions, gains, mirrors = images(room, source, 9.0)
+    assert np.linalg.norm(positions - source, axis=1).max() <= 9.0
+    first = positions[np.isclose(positions, source).sum(axis=1) == 2]
+    expected = {(-1.0, 2.0, 1.1), (1.0, -2.0, 1.1), (1.0, 2.0, -1.1)}
+    assert expected <= {tuple(p) for p in first.round(9)}
+    direct = np.isclose(positions, source).all(axis=1)
+    assert direct.sum() == 1
+    assert np.allclose(gains[:, direct], 1)
+    assert (gains[:, ~direct] < 1).all()
+    assert set(np.unique(mirrors)) == {-1.0, 1.0}
+
+
+@pytest.mark.parametrize(("environment", "random"), [(2, False), (3, False), (2, True)])
+def test_decay_is_the_one_asked_for(environment, random):
+    band = signal.butter(4, [500 / 2**0.5, 1000 * 2**0.5], "band", fs=RATE, output="sos")
+    ratios = []
+    for k in range(8):
+        room = room_of(draw_room("t", f"room-{k}", environment, random))
+        rng = np.random.default_rng(k)
+        where = np.array(room.dims) * rng.uniform(0.2, 0.8, (2, 3))
+        response = responses(room, [Emitter(where[0], AHEAD, omni)], where[1:], RATE, rng)[0, 0]
+        energy = np.cumsum(signal.sosfilt(band, response)[::-1] ** 2)[::-1]
+        db = 10 * np.log10(energy / energy[0] + 1e-12)
+        fit = np.flatnonzero((db < -5) & (db > -25))
+        t20 = -60 / np.polyfit(fit / RATE, db[fit], 1)[0]
+        ratios.append(t20 / np.mean(room.rt60[2:4]))
+    assert abs(np.mean(ratios) - 1) < 0.10, ratios
+    assert np.std(ratios) < 0.12, ratios
+
+
+def test_reverberant_energy_equals_the_full_image_method():
+    room = room_of(draw_room("t", "full", 2))
+    source, mic = np.array([1.2, 2.0, 1.3]), np.array([3.1, 4.4, 1.0])
+    positions, gains, _ = images(room, source, room.speed_of_sound * 0.8 * max(room.rt60))
+    distance = np.linalg.norm(positions - mic, axis=1)
+    direct = 1 / distance.min() ** 2
+    full = (gains[3] ** 2 * np.exp(-0.0011 * distance) / distance**2).sum() / direct
+    drr = []
+    sos = signal.butter(2, [800, 1200], "band", fs=RATE, output="sos")
+    for seed in range(6):
+        h = responses(room, [Emitter(source, AHEAD, omni)], mic[None], RATE, np.random.default_rng(seed))[
+            0, 0
+        ]
+        reference = np.zeros(len(h))
+        reference[100] = 1 / distance.min()
+        drr.append((signal.sosfilt(sos, h) ** 2).sum() / (signal.sosfilt(sos, reference) ** 2).sum())
+    assert abs(10 * np.log10(np.mean(drr) / full)) < 1.0
+
+
+def test_direct_to_reverberant_ratio_falls_with_distance():
+    """6 dB per doubling: the reverberant field is the same everywhere, the direct path is not."""
+    room = room_of(draw_room("t", "distance", 3))
+    mic = np.array([room.dims[0] / 2, 0.8, 1.2])
+    direct = []
+    for d in (1.0, 2.0):
+        h = responses(
+            room, [Emitter(mic + [0, d, 0], AHEAD, omni)], mic[None], RATE, np.random.default_rng(0)
+        )[0, 0]
+        first = int(d / room.speed_of_sound * RATE) + 32
+        head = (h[first - 15 : first + 15] ** 2).sum()
+        direct.append(10 * np.log10(head / ((h**2).sum() - head)))
+    assert direct[0] - direct[1] == pytest.approx(6.0, abs=2.0)
+
+
+def test_diffuse_coherence_is_sinc():
+    rng = np.random.default_rng(5)
+    positions = np.array([[0.0, 0, 0], [0.05, 0, 0], [0.05, 0.15, 0]])
+    length = 16000 * 60
+    field = noises.diffuse(positions, sfft.rfft(noises.white(rng, 3, length)), RATE)
+    f = np.linspace(0, RATE / 2, field.shape[1])
+    for low in (300, 1000, 2000, 3000, 4500, 6000):
+        sel = (f > low) & (f < low + 60)
+        cross = field[:, sel] @ field[:, sel].conj().T / sel.sum()
+        power = np.sqrt(np.outer(np.diag(cross).real, np.diag(cross).real))
+        expected = noises.diffuse_coherence(positions, np.array([low + 30.0]))[0]
+        assert np.abs(cross / power - expected).max() < 0.08, low
+
+
+def test_wind_is_independent_between_capsules():
+    gusts = noises.wind(np.random.default_rng(1), 3, RATE * 20, RATE)
+    f = np.linspace(0, RATE / 2, gusts.shape[1])
+    x = gusts[:, (f > 20) & (f < 400)]
+    c = np.abs(x @ x.conj().T)
+    assert c[0, 1] / np.sqrt(c[0, 0] * c[1, 1]) < 0.1
+
+
+def test_mouth_is_wide_in_the_bass_and_narrow_in_the_treble():
+    gains = 20 * np.log10(mouth(np.array([1.0, 0.0, -1.0])))
+    assert np.allclose(gains[:, 0], 0)
+    assert gains[1, 2] > -4  # 250 Hz, behind
+    assert -25 < gains[6, 2] < -8  # 8 kHz, behind
+
+
+def test_sphere_cap_equals_a_small_source_on_a_sphere_at_low_frequency():
+    table = cap_directivity(0.001, np.radians(12))
+    assert np.allclose(table, 1, atol=0.06)
+    assert table.shape == (len(BANDS), len(GRID))
+
+
+def test_a_moving_head_fades_without_clicks():
+    weights = fades(4000, 500, 3500, 3)
+    assert np.allclose(weights.sum(axis=0), 1, atol=1e-6)
+    assert np.abs(np.diff(weights, axis=1)).max() < 1e-3
+
+
+def test_shared_tail_is_coherent_in_the_bass_and_not_in_the_treble():
+    """Two drivers 15 cm apart excite one reverberant field."""
+    room = room_of(draw_room("t", "pair", 3))
+    mic = np.array([[2.0, 1.0, 1.2]])
+    drivers = [Emitter(np.array([2.0 + s * 0.075, 4.0, 1.2]), AHEAD, omni) for s in (-1, 1)]
+    h = responses(room, drivers, mic, RATE, np.random.default_rng(3))[:, 0]
+    late = sfft.rfft(h[:, 32 + int(0.06 * RATE) :])
+    f = np.linspace(0, RATE / 2, late.shape[1])
+
+    def coherence(low: float, high: float) -> float:
+        x = late[:, (f > low) & (f < high)]
+        return abs(np.vdot(x[0], x[1])) / np.sqrt(np.vdot(x[0], x[0]).real * np.vdot(x[1], x[1]).real)
+
+    assert coherence(100, 300) > 0.8
+    assert coherence(2500, 6000) < 0.3
