@@ -21,7 +21,7 @@ from remasc.simulate.speech import active_stretch, build_command, choose_command
 
 TINY = Recipe(
     name="tiny",
-    pairs={"train": 3, "dev": 2, "eval": 3},
+    pairs={"train": 2, "dev": 2, "eval": 4},
     rooms={"train": 2, "dev": 2, "eval": 2},
     devices={"train": 2, "dev": 2, "eval": 2},
     random_rooms=0.5,
@@ -109,7 +109,7 @@ def test_depth_is_16_bit_and_32_for_d3(corpus_root):
 
 def test_partitions_share_no_speaker_room_or_device(corpus_root):
     parts = partitions(Corpus.from_meta(corpus_root))
-    assert {k: len(v) for k, v in parts.items()} == {"train": 24, "dev": 16, "eval": 24}
+    assert {k: len(v) for k, v in parts.items()} == {"train": 16, "dev": 16, "eval": 32}
     seen: dict[str, set] = {}
     for scene in scenes_of(corpus_root):
         names = {("voice", scene["voice"]), ("room", scene["room"]["id"])}

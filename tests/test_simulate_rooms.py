@@ -6,8 +6,8 @@ from scipy import fft as sfft
 from scipy import signal
 
 from remasc.simulate import noise as noises
+from remasc.simulate.places import draw_room
 from remasc.simulate.rooms import BANDS, Emitter, Room, images, omni, responses, room_of, transfer
-from remasc.simulate.scenes import draw_room
 from remasc.simulate.talkers import GRID, cap_directivity, fades, mouth
 
 pytest.importorskip("pyroomacoustics")

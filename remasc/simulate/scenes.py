@@ -2,175 +2,31 @@
 
 A genuine scene and its replayed sibling share utterance, room, place, height and facing; everything that is
 not the chain (level, SNR, silences, noise, jitter of the place) comes from one law for both classes.
-Room coordinates: metres, z up. The stand's `forward` is horizontal; the arrays' own frame is (right, up,
-forward) as in `remasc.arrays`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from remasc.simulate.identity import scene_rng
+from remasc.simulate.places import (
+    WALL_SHAPES,
+    draw_geometry,
+    draw_place,
+    draw_room,
+    point_place,
+    rounded,
+    tilted_walls,
+)
 from remasc.simulate.recipes import PARTITIONS, Recipe
-from remasc.simulate.rooms import BANDS, walls_for
 from remasc.simulate.speech import Clip, choose_command
 
 CONTENT_RATE = 16000  # everything before the microphones' noise is computed at this rate
-SEATS = {1: (0.36, 1.0), 2: (1.04, 1.0), 3: (0.36, 1.75), 4: (1.04, 1.75), 5: (0.36, 2.45), 6: (1.04, 2.45)}
-# indoor-1: the used part is 3.0 x 5.4 m; placements of the array and places of the talker in it
-PLACEMENTS = {1: (0.35, 0.35), 2: (1.5, 0.3), 3: (1.5, 2.7)}
-PLACES = {1: (0.8, 1.2), 2: (2.3, 1.2), 3: (0.8, 3.4), 4: (2.3, 3.4), 5: (0.9, 4.8), 6: (2.2, 4.8)}
-# how absorption is spread over the octaves, relative to 1 kHz: bare, panelled, carpeted, curtained
-_SHAPES = np.array(
-    [
-        [0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3],
-        [2.2, 1.8, 1.3, 1.0, 0.9, 0.9, 0.9],
-        [0.3, 0.4, 0.7, 1.0, 1.3, 1.5, 1.6],
-        [0.4, 0.7, 0.9, 1.0, 1.1, 1.1, 1.1],
-    ]
-)
-
-
-def _rounded(value: Any, digits: int = 5) -> Any:
-    """Plain numbers for JSON, short enough to read."""
-    if isinstance(value, dict):
-        return {k: _rounded(v, digits) for k, v in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_rounded(v, digits) for v in value]
-    if isinstance(value, (float, np.floating)):
-        return round(float(value), digits)
-    return int(value) if isinstance(value, np.integer) else value
-
-
-def draw_room(corpus_name: str, room_id: str, environment: int, random: bool = False) -> dict:
-    """The room with this identity: dimensions, walls, RT60 by octave, temperature."""
-    rng = scene_rng(corpus_name, room_id, "room")
-    temperature = rng.uniform(18, 24)
-    if environment == 1:
-        ground = np.clip(rng.uniform(0.03, 0.35) * _SHAPES[rng.choice([0, 2])], 0.02, 0.7)
-        walls = np.zeros((6, len(BANDS)))
-        walls[4] = ground
-        rt60 = rng.uniform(0.4, 1.0) * np.array([1.1, 1.1, 1.0, 1.0, 0.9, 0.8, 0.6])
-        tail_db = rng.uniform(-22, -10)
-        return _rounded(
-            {
-                "id": room_id,
-                "kind": "outdoor",
-                "dims": [40, 40, 20],
-                "absorption": walls,
-                "rt60": rt60,
-                "temperature": temperature,
-                "tail_db": tail_db,
-            }
-        )
-    if random:
-        volume = np.exp(rng.uniform(np.log(15), np.log(300)))
-        height = rng.uniform(2.3, 2.6) * (volume / 30) ** 0.18
-        aspect = rng.uniform(1.0, 1.8)
-        dims = (np.sqrt(volume / height / aspect), np.sqrt(volume / height * aspect), height)
-        middle = np.exp(rng.uniform(np.log(max(0.1, 0.035 * volume**0.4)), np.log(1.0)))
-    elif environment == 2:
-        dims = (rng.uniform(4.2, 4.8), rng.uniform(6.5, 7.5), rng.uniform(2.5, 3.1))
-        middle = rng.uniform(0.3, 0.6)
-    elif environment == 3:
-        dims = (rng.uniform(4.0, 4.4), rng.uniform(5.9, 6.5), rng.uniform(2.4, 3.0))
-        middle = rng.uniform(0.4, 0.8)
-    else:
-        dims = (rng.uniform(1.35, 1.5), rng.uniform(2.7, 2.95), rng.uniform(1.15, 1.3))
-        middle = rng.uniform(0.05, 0.1)
-    kinds = rng.integers(0, len(_SHAPES), 6)
-    shares = _SHAPES[kinds] * rng.uniform(0.5, 1.5, (6, 1))
-    walls, rt60 = _tilted(dims, middle, shares)
-    return _rounded(
-        {
-            "id": room_id,
-            "kind": "shoebox",
-            "dims": list(dims),
-            "absorption": walls,
-            "rt60": rt60,
-            "temperature": temperature,
-            "tail_db": 0.0,
-        }
-    )
-
-
-def _tilted(dims: tuple, middle: float, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Walls and RT60 by octave where the whole surface follows its own shape through `middle` s at 1 kHz."""
-    x, y, z = dims
-    areas = np.array([y * z, y * z, x * z, x * z, x * y, x * y])
-    whole = areas @ shares
-    rt60 = np.clip(middle * whole[3] / whole, 0.6 * middle, 1.7 * middle)
-    return walls_for(dims, rt60, shares), rt60
-
-
-def _place(room: dict, environment: int, random: bool, rng: np.random.Generator) -> dict:
-    """Where stand and source are for one pair: stand (3,), floor point of the source (2,), height, facing, code."""
-    dims = np.array(room["dims"])
-    height = rng.uniform(0.8, 1.6)
-    code, moving = -1, False
-    if environment == 1:
-        code = int(rng.integers(1, 3))
-        distance = (0.5, 1.5)[code - 1] * rng.uniform(0.9, 1.1)
-        stand = np.array([20.0, 20.0, rng.uniform(0.9, 1.4)])
-        around = rng.uniform(0, 2 * np.pi)
-        source = stand[:2] + distance * np.array([np.cos(around), np.sin(around)])
-    elif random:
-        for _ in range(200):
-            stand = np.array([*rng.uniform(0.3, dims[:2] - 0.3), rng.uniform(0.6, 1.4)])
-            source = rng.uniform(0.4, dims[:2] - 0.4)
-            if 0.5 <= np.linalg.norm(source - stand[:2]) <= 4.0:
-                break
-    elif environment == 2:
-        placement, place = int(rng.integers(1, 4)), int(rng.integers(1, 7))
-        code = 10 * placement + place
-        corner = (dims[:2] - np.array([3.0, 5.4])) * np.array([0.15, 0.15])
-        stand = np.array([*(corner + PLACEMENTS[placement]), rng.uniform(0.7, 1.2)])
-        source = corner + PLACES[place] + rng.uniform(-0.15, 0.15, 2)
-    elif environment == 3:
-        stand = np.array([dims[0] / 2 + rng.uniform(-0.15, 0.15), 0.3, rng.uniform(0.7, 1.2)])
-        aside = rng.uniform(-0.35, 0.35)
-        source = stand[:2] + 2.5 * rng.uniform(0.92, 1.08) * np.array([np.sin(aside), np.cos(aside)])
-    else:
-        seat, moving = int(rng.integers(1, 7)), bool(rng.random() < 0.5)
-        code = seat
-        stand = np.array([dims[0] / 2 + rng.uniform(-0.05, 0.05), 0.55, rng.uniform(0.5, 0.65)])
-        source = np.array(SEATS[seat]) + rng.uniform(-0.08, 0.08, 2)
-        height = rng.uniform(0.65, 0.95)
-    height = min(height, dims[2] - 0.15)
-    yaw = rng.uniform(-0.9, 0.9)
-    return {
-        "stand": stand,
-        "source": source,
-        "height": height,
-        "facing": [rng.uniform(-np.pi / 4, np.pi / 4), rng.uniform(-0.15, 0.15)],
-        "yaw": yaw,
-        "code": code,
-        "moving": moving,
-    }
-
-
-def _geometry(room: dict, place: dict, rng: np.random.Generator) -> dict:
-    """The scene's own geometry: the pair's place with a few centimetres of its own, as vectors."""
-    dims = np.array(room["dims"])
-    stand = np.array(place["stand"])
-    source = np.array([*place["source"], place["height"]]) + rng.uniform(-0.04, 0.04, 3)
-    source = np.clip(source, 0.12, dims - 0.12)
-    towards = source - stand
-    azimuth = np.arctan2(towards[1], towards[0]) + place["yaw"]
-    back = -towards / np.linalg.norm(towards)
-    turn = np.arctan2(back[1], back[0]) + place["facing"][0] + rng.uniform(-0.05, 0.05)
-    tilt = np.clip(np.arcsin(back[2]), -0.5, 0.5) + place["facing"][1]
-    facing = np.array([np.cos(tilt) * np.cos(turn), np.cos(tilt) * np.sin(turn), np.sin(tilt)])
-    return {
-        "stand": stand,
-        "forward": [np.cos(azimuth), np.sin(azimuth), 0.0],
-        "source": source,
-        "facing": facing,
-        "distance": float(np.linalg.norm(towards)),
-    }
 
 
 def _noise(recipe: Recipe, environment: int, place: dict, clips: list[str], rng: np.random.Generator) -> dict:
@@ -202,30 +58,6 @@ def _noise(recipe: Recipe, environment: int, place: dict, clips: list[str], rng:
     return out
 
 
-def _point_place(room: dict, geometry: dict, environment: int, rng: np.random.Generator) -> list[float]:
-    """Where a point of noise stands: in the lounge 0.6 m beside the talker and a little before them."""
-    dims = np.array(room["dims"])
-    if environment == 3:
-        back = np.array(geometry["stand"][:2]) - np.array(geometry["source"][:2])
-        back /= np.linalg.norm(back)
-        side = np.array([-back[1], back[0]]) * rng.choice([-1, 1])
-        where = np.array(geometry["source"][:2]) + 0.6 * side + 0.2 * back
-        return [*np.clip(where, 0.15, dims[:2] - 0.15), float(rng.uniform(0.5, 1.2))]
-    stand = np.array(geometry["stand"])
-    if environment == 1:
-        around, away = rng.uniform(0, 2 * np.pi), rng.uniform(2.0, 12.0)
-        return [
-            *(stand[:2] + away * np.array([np.cos(around), np.sin(around)])),
-            float(rng.uniform(0.3, 3.0)),
-        ]
-    apart = 0.35 if environment == 4 else 0.8
-    for _ in range(100):
-        where = rng.uniform(0.12, dims - 0.12)
-        if np.linalg.norm(where - stand) > apart:
-            break
-    return list(where)
-
-
 def _recorder(recipe: Recipe, rng: np.random.Generator, seconds: float) -> dict:
     """How the attacker got the utterance: 1 professional recorder, 2 phone, 3 no recorder (speech synthesis)."""
     kinds = sorted(recipe.source_recorders)
@@ -238,8 +70,8 @@ def _recorder(recipe: Recipe, rng: np.random.Generator, seconds: float) -> dict:
     if kind == 3:
         return out
     dims = (rng.uniform(2.5, 5.0), rng.uniform(3.0, 6.0), rng.uniform(2.3, 3.0))
-    shares = _SHAPES[rng.integers(0, len(_SHAPES), 6)] * rng.uniform(0.5, 1.5, (6, 1))
-    walls, rt60 = _tilted(dims, rng.uniform(0.2, 0.6), shares)
+    shares = WALL_SHAPES[rng.integers(0, len(WALL_SHAPES), 6)] * rng.uniform(0.5, 1.5, (6, 1))
+    walls, rt60 = tilted_walls(dims, rng.uniform(0.2, 0.6), shares)
     distance, around = rng.uniform(0.2, 0.6), rng.uniform(-0.6, 0.6)
     mouth = np.array(
         [rng.uniform(0.8, dims[0] - 0.8), rng.uniform(0.8, dims[1] - 0.8), rng.uniform(1.0, 1.6)]
@@ -255,7 +87,7 @@ def _recorder(recipe: Recipe, rng: np.random.Generator, seconds: float) -> dict:
             "tail_db": 0.0,
         },
         "mouth": mouth,
-        "facing": [np.cos(around), np.sin(around), -0.1],
+        "facing": np.array([np.cos(around), np.sin(around), -0.1]) / np.hypot(1, 0.1),
         "capsule": mouth + distance * np.array([0.995, 0.0, -0.1]),
         "noise_db": rng.uniform(32, 50) if kind == 1 else rng.uniform(25, 42),
         "band": [rng.uniform(20, 60), 20000.0]
@@ -309,64 +141,67 @@ def _environments(recipe: Recipe, count: int) -> list[int]:
     return out
 
 
+@dataclass(frozen=True)
+class Cast:
+    """Who may speak in one partition, and what may be heard behind them."""
+
+    partition: str
+    speech: Path
+    clips: dict[str, list[Clip]]  # by speaker or unlabelled set
+    names: list[str]  # of this partition
+    weights: np.ndarray
+    ids: dict[str, int]
+    noise: list[str]
+
+    def draw(self, rng: np.random.Generator) -> str:
+        return str(rng.choice(self.names, p=self.weights))
+
+
 def draw_scenes(
-    recipe: Recipe, corpus_name: str, speech: Path, clips: list[Clip], noise_clips: dict[str, list[str]]
+    recipe: Recipe,
+    corpus_name: str,
+    speech: Path,
+    clips: list[Clip],
+    noise_clips: dict[str, list[str]],
+    show: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> tuple[list[dict], dict[str, dict]]:
     """Every scene of the corpus, in order, and the speakers: {label: {"id", "partition"}}."""
     parts = split_groups(clips, recipe, corpus_name)
     by_group: dict[str, list[Clip]] = {}
     for clip in clips:
         by_group.setdefault(clip.group, []).append(clip)
-    speakers = {
-        label: {"id": i + 1, "partition": partition}
-        for i, (label, partition) in enumerate(sorted((g, p) for p, groups in parts.items() for g in groups))
-    }
+    homes = sorted((name, partition) for partition, names in parts.items() for name in names)
+    speakers = {name: {"id": i + 1, "partition": home} for i, (name, home) in enumerate(homes)}
+    ids = {name: entry["id"] for name, entry in speakers.items()}
+    total = sum(recipe.pairs.values())
     scenes: list[dict] = []
-    for partition in PARTITIONS:
-        for number, environment in enumerate(_environments(recipe, recipe.pairs.get(partition, 0))):
-            pair = f"{partition}-{number:05d}"
-            groups = _weighted(parts[partition], by_group)
-            scenes += _pair(
-                recipe,
-                corpus_name,
-                pair,
-                partition,
-                environment,
-                groups,
-                speech,
-                by_group,
-                speakers,
-                noise_clips[partition],
-            )
+    pairs = 0
+    for partition in (p for p in PARTITIONS if recipe.pairs.get(p, 0)):
+        weights = _weights(parts[partition], by_group)
+        cast = Cast(partition, speech, by_group, parts[partition], weights, ids, noise_clips[partition])
+        for number, environment in enumerate(_environments(recipe, recipe.pairs[partition])):
+            scenes += _pair(recipe, corpus_name, f"{partition}-{number:05d}", environment, cast)
+            pairs += 1
+            show("drawing scenes", pairs, total)
     for index, scene in enumerate(scenes):
         scene["index"] = index
-    return [_rounded(scene) for scene in scenes], speakers
+    return [rounded(scene) for scene in scenes], speakers
 
 
-def _weighted(names: list[str], by_group: dict[str, list[Clip]]) -> tuple[list[str], np.ndarray]:
-    """Groups with the weight at which they are drawn: a speaker counts once, a set by its clips (10 a voice)."""
-    weights = np.array([1.0 if by_group[g][0].labelled else max(1.0, len(by_group[g]) / 10) for g in names])
-    return names, weights / weights.sum()
+def _weights(names: list[str], by_group: dict[str, list[Clip]]) -> np.ndarray:
+    """How often each is drawn: a speaker counts once, a set without speakers by its clips (10 a voice)."""
+    weights = np.array([1.0 if by_group[n][0].labelled else max(1.0, len(by_group[n]) / 10) for n in names])
+    return weights / weights.sum()
 
 
-def _pair(
-    recipe: Recipe,
-    corpus_name: str,
-    pair: str,
-    partition: str,
-    environment: int,
-    groups: tuple[list[str], np.ndarray],
-    speech: Path,
-    by_group: dict[str, list[Clip]],
-    speakers: dict[str, dict],
-    noise_clips: list[str],
-) -> list[dict]:
+def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: Cast) -> list[dict]:
     """One genuine scene and its replayed siblings."""
     rng = scene_rng(corpus_name, pair, "pair")
+    partition = cast.partition
     limits = (recipe.command_seconds[0], recipe.command_seconds[1])
     for _ in range(50):
-        group = str(rng.choice(groups[0], p=groups[1]))
-        parts, seconds = choose_command(speech, by_group[group], limits, CONTENT_RATE, rng)
+        voice = cast.draw(rng)
+        parts, seconds = choose_command(cast.speech, cast.clips[voice], limits, CONTENT_RATE, rng)
         if parts and seconds >= 0.5 * limits[0]:
             break
     else:
@@ -379,19 +214,19 @@ def _pair(
     else:
         room_id = f"{shared}-env{environment}-{int(rng.integers(max(rooms, 1))):03d}"
     room = draw_room(corpus_name, room_id, environment, random)
-    place = _place(room, environment, random, rng)
+    place = draw_place(room, environment, random, rng)
     family = int(rng.integers(1, 5))
     out = []
     for sibling in range(1 + recipe.replays_per_genuine):
         scene_id = f"{pair}-{'g' if sibling == 0 else 'r' + str(sibling)}"
         own = scene_rng(corpus_name, scene_id, "scene")
-        geometry = _geometry(room, place, own)
-        noise = _noise(recipe, environment, place, noise_clips, own)
+        geometry = draw_geometry(room, place, own)
+        noise = _noise(recipe, environment, place, cast.noise, own)
         if noise["point_share"]:
-            noise["point"] = _point_place(room, geometry, environment, own)
+            noise["point"] = point_place(room, geometry, environment, own)
             if environment == 3 and noise["clip"] is None and own.random() < 0.5:  # the television talks
-                talker = str(own.choice(groups[0], p=groups[1]))
-                noise["television"] = choose_command(speech, by_group[talker], limits, CONTENT_RATE, own)[0]
+                clips = cast.clips[cast.draw(own)]
+                noise["television"] = choose_command(cast.speech, clips, limits, CONTENT_RATE, own)[0]
         lead, trail = own.uniform(*recipe.lead_seconds), own.uniform(*recipe.trail_seconds)
         scene: dict[str, Any] = {
             "scene_id": scene_id,
@@ -400,8 +235,8 @@ def _pair(
             "label": "genuine" if sibling == 0 else "replay",
             "environment": environment,
             "position": place["code"],
-            "speaker": speakers[group]["id"],
-            "voice": group,
+            "speaker": cast.ids[voice],
+            "voice": voice,
             "utterance": parts,
             "lead": lead,
             "trail": trail,
