@@ -182,7 +182,7 @@ class _Training:
         self.log.start(self.config.epochs, steps, done)
         while self.position.epoch < self.config.epochs and not self._stalled():
             self._train_epoch(steps, stop_after)
-            self._end_epoch()
+            self._end_epoch(steps)
 
     def _stalled(self) -> bool:
         waited = self.position.epoch - 1 - self.best.eer_epoch
@@ -243,7 +243,7 @@ class _Training:
         position.weight_sum += total
         self.log.step(position.epoch * steps + position.step + 1, position.epoch + 1, value)
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self, steps: int) -> None:
         position, best = self.position, self.best
         scores, dev_loss = self._judge_dev()
         genuine = self.columns["dev"] == GENUINE_COLUMN
@@ -257,7 +257,7 @@ class _Training:
         row = {
             "epoch": position.epoch + 1,
             "loss": float(sums[0] / sums[1]),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": learning_rate(self.config, position.epoch + (steps - 1) / steps),
             "dev_eer": dev_eer,
             "dev_loss": dev_loss,
             "best": better,

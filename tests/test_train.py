@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -346,10 +345,10 @@ import sys
 from pathlib import Path
 from detector.config import TrainConfig
 from detector.train import train
-corpus, out, cache, system = sys.argv[1:]
+corpus, out, cache, system, epochs, minutes = sys.argv[1:]
 train(
-    TrainConfig(Path(corpus), Path(out), system, "D4", epochs=4, batch_size=4, cache=Path(cache),
-                checkpoint_minutes=0.0, device="cpu"),
+    TrainConfig(Path(corpus), Path(out), system, "D4", epochs=int(epochs), batch_size=4, cache=Path(cache),
+                checkpoint_minutes=float(minutes), device="cpu"),
     progress=False,
 )
 """
@@ -369,23 +368,18 @@ def test_kill_9_at_any_moment_resumes_bit_equal(tmp_path, corpus):
     seed = random.SystemRandom().randrange(10**6)
     rng = random.Random(seed)
     whole, killed, cache = tmp_path / "whole", tmp_path / "killed", tmp_path / "cache"
-    assert start(corpus, whole, cache, "compact").wait() == 0
-    kills = 0
-    while kills < 4:
-        process = start(corpus, killed, cache, "compact")
-        state, before = (
-            killed / STATE,
-            (killed / STATE).stat().st_mtime_ns if (killed / STATE).exists() else 0,
-        )
+    assert start(corpus, whole, cache, "compact", 3, 0).wait() == 0
+    for _ in range(3):
+        process, state = start(corpus, killed, cache, "compact", 3, 0), killed / STATE
+        before = state.stat().st_mtime_ns if state.exists() else 0
         while process.poll() is None and not (state.exists() and state.stat().st_mtime_ns > before):
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.15))  # anywhere in a step, a save, a dev pass, the final checkpoint
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
-        kills += 1
         if (killed / "run.json").exists():
             break
-    process = start(corpus, killed, cache, "compact")
+    process = start(corpus, killed, cache, "compact", 3, 0)
     assert process.wait() == 0, process.stderr.read().decode()
     assert weights_of(killed) == weights_of(whole), f"seed {seed}"
     assert curves(killed) == curves(whole), f"seed {seed}"
@@ -395,9 +389,9 @@ def test_kill_9_at_any_moment_resumes_bit_equal(tmp_path, corpus):
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path, corpus):
     one, two, cache = tmp_path / "one", tmp_path / "two", tmp_path / "cache"
-    assert start(corpus, one, cache, "nn-single").wait() == 0
+    assert start(corpus, one, cache, "nn-single", 2, 9).wait() == 0
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    process = start(corpus, two, cache, "nn-single", launcher=torchrun)
+    process = start(corpus, two, cache, "nn-single", 2, 9, launcher=torchrun)
     assert process.wait() == 0, process.stderr.read().decode()
     for alone, together in zip(curves(one), curves(two), strict=True):
         assert together["loss"] == pytest.approx(alone["loss"], rel=1e-4)
