@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile as sf
 
-from remasc import riff
+from remasc import flac, riff
 from remasc.atomic import whole_file
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg"})  # what a walk through a folder takes for a recording
@@ -50,11 +50,11 @@ class AudioInfo:
 def audio_info(path: str | Path) -> AudioInfo:
     """Rate, channels, length and coding, without decoding. Raises ValueError as `read_audio` does."""
     with _open(path) as file:
-        wav = _wav_format(path, file)
-        if wav is None:
-            with _decoder(path, file) as sound:
-                return _checked(path, sound)
-        return _checked_wav(path, wav)
+        header = _header(path, file)
+        if isinstance(header, riff.WavFormat):
+            return _checked_wav(path, header)
+        with _decoder(path, file) as sound:
+            return _checked(path, sound)
 
 
 def read_audio(path: str | Path, *, seconds: float | None = None) -> tuple[np.ndarray, int]:
@@ -66,10 +66,13 @@ def read_audio(path: str | Path, *, seconds: float | None = None) -> tuple[np.nd
     if seconds is not None and not 0 < seconds < math.inf:
         raise ValueError(f"cannot read the first {seconds} seconds; give a positive number or leave it out")
     with _open(path) as file:
-        wav = _wav_format(path, file)
-        samples, rate = (
-            _read_wav(path, file, wav, seconds) if wav is not None else _read_other(path, file, seconds)
-        )
+        header = _header(path, file)
+        if isinstance(header, riff.WavFormat):
+            samples, rate = _read_wav(path, file, header, seconds)
+        else:
+            samples, rate = _read_other(path, file, seconds)
+            if header is not None and not header.proves(samples):
+                raise ValueError(f"{path}: its sound is not what its checksum says; copy or save it again")
     return _sane(path, samples), rate
 
 
@@ -146,15 +149,21 @@ def _open(path: str | Path) -> BinaryIO:
     return open(path, "rb")
 
 
-def _wav_format(path: str | Path, file: BinaryIO) -> riff.WavFormat | None:
-    """None where the file is not a WAV file."""
-    if not riff.is_wav(file.read(12)):
-        file.seek(0)
-        return None
+def _header(path: str | Path, file: BinaryIO) -> riff.WavFormat | flac.FlacHeader | None:
+    """By the file's content, whatever its name; None for OGG, whose pages prove themselves."""
+    head = file.read(12)
     try:
-        return riff.inspect(file)
+        if riff.is_wav(head):
+            return riff.inspect(file)
+        if head[:4] == b"fLaC":
+            return flac.inspect(file)
     except ValueError as error:
-        raise ValueError(f"{path}: not a readable WAV file: {error}; copy or save it again") from None
+        raise ValueError(f"{path}: not a readable sound file: {error}; copy or save it again") from None
+    finally:
+        file.seek(0)
+    if head[:4] == b"OggS":
+        return None
+    raise ValueError(f"{path}: not a sound file that is read here; expected WAV, FLAC or OGG")
 
 
 def _checked_wav(path: str | Path, wav: riff.WavFormat) -> AudioInfo:
@@ -218,10 +227,20 @@ def _decoder(path: str | Path, file: BinaryIO) -> sf.SoundFile:
 
 
 class _Nameless:
-    """A file without its name: soundfile would otherwise take `.raw` or `.pcm` as the format's word."""
+    """A file without its name: soundfile would otherwise take `.raw` or `.pcm` as the format's word.
+
+    Damaged files make libsndfile seek to before the beginning; what a file object raises there, soundfile can
+    only print. So such a seek stays where it is, which libsndfile takes for the failure it is.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
-        self.read, self.readinto, self.seek, self.tell = file.read, file.readinto, file.seek, file.tell
+        self._file = file
+        self.read, self.readinto, self.tell = file.read, file.readinto, file.tell
+        self._end = os.fstat(file.fileno()).st_size
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        target = offset + (0, self._file.tell(), self._end)[whence]
+        return self._file.seek(target) if 0 <= target < 2**62 else self._file.tell()
 
 
 def _decode(path: str | Path, sound: sf.SoundFile, frames: int) -> np.ndarray:

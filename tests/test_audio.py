@@ -310,6 +310,27 @@ def test_damaged_flac_is_noticed(tmp_path):
         assert np.array_equal(result[0], expected) if result else str(path) in refusal, n
 
 
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 12000, 13333, 96010])
+@pytest.mark.parametrize("bits", ["PCM_S8", "PCM_16", "PCM_24"])
+def test_one_wrong_bit_in_a_flac_header_never_changes_what_is_heard(tmp_path, rate, bits):
+    path = tmp_path / "a.flac"
+    sf.write(path, noise(3, 5000).T, rate, subtype=bits)
+    healthy = path.read_bytes()
+    expected, told = read_audio(path)
+    assert told == rate
+    for place in range(42):
+        for bit in range(8):
+            data = bytearray(healthy)
+            data[place] ^= 1 << bit
+            path.write_bytes(data)
+            result, _ = outcome(read_audio, path)
+            if result is not None:
+                assert result[1] == rate, (place, bit)
+                kept = result[0].shape[1]
+                assert np.array_equal(result[0], expected[:, :kept]), (place, bit)
+                assert kept == 5000, (place, bit)
+
+
 def test_first_seconds_are_the_beginning(tmp_path):
     for container in ("WAV", "FLAC"):
         path = tmp_path / "a.any"
