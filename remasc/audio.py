@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile as sf
 
-from remasc import flac, riff
+from remasc import flac, ogg, riff
 from remasc.atomic import whole_file
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg"})  # what a walk through a folder takes for a recording
@@ -150,19 +150,20 @@ def _open(path: str | Path) -> BinaryIO:
 
 
 def _header(path: str | Path, file: BinaryIO) -> riff.WavFormat | flac.FlacHeader | None:
-    """By the file's content, whatever its name; None for OGG, whose pages prove themselves."""
+    """By the file's content, whatever its name; None for OGG, whose pages are proved here."""
     head = file.read(12)
     try:
         if riff.is_wav(head):
             return riff.inspect(file)
         if head[:4] == b"fLaC":
             return flac.inspect(file)
+        if head[:4] == b"OggS":
+            ogg.prove(file)
+            return None
     except ValueError as error:
         raise ValueError(f"{path}: not a readable sound file: {error}; copy or save it again") from None
     finally:
         file.seek(0)
-    if head[:4] == b"OggS":
-        return None
     raise ValueError(f"{path}: not a sound file that is read here; expected WAV, FLAC or OGG")
 
 
