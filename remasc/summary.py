@@ -179,7 +179,7 @@ def _tables(subsets: Sequence[SubsetSummary]) -> Iterator[Any]:
     rows = table("Rows", "subset", "rows", *subsets[0].by_type, "speakers", "< 1 s", "longest")
     for s in subsets:
         counts = (s.rows, *s.by_type.values(), len(s.speakers), s.short_trials)
-        rows.add_row(s.subset, *(f"{count:,}" for count in counts), f"{s.longest_trial_s:.3f} s")
+        rows.add_row(s.subset, *(f"{count:,}" for count in counts), f"{s.longest_trial_s:.4f} s")
     yield rows
     for title, of in (
         ("Genuine / replayed by array", "by_array"),

@@ -1,0 +1,47 @@
+import os
+import signal
+
+import pytest
+
+from remasc.parallel import default_workers, tracked, unordered
+
+
+def square(number: int) -> tuple[int, int]:
+    return 1, number * number
+
+
+def fail(number: int) -> tuple[int, int]:
+    if number == 3:
+        raise ValueError("three is wrong")
+    return square(number)
+
+
+def die(number: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [1, 2, None])
+def test_every_job_is_done_once(workers):
+    jobs = [(number,) for number in range(20)]
+    results = tracked(unordered(square, jobs, workers), "squaring", 20, 0, False)
+    assert sorted(results) == [number * number for number in range(20)]
+    assert list(unordered(square, [], workers)) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_arrives_as_it_was_raised(workers):
+    with pytest.raises(ValueError, match="three is wrong"):
+        list(unordered(fail, [(number,) for number in range(6)], workers))
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_one_sentence():
+    with pytest.raises(OSError, match="run again with fewer"):
+        list(unordered(die, [(1,), (2,)], 2))
+    assert sorted(unordered(square, [(1,), (2,)], 2)) == [(1, 1), (1, 4)]  # and the next run works
+
+
+def test_workers_are_at_least_one():
+    assert default_workers() >= 1
+    with pytest.raises(ValueError, match="workers"):
+        list(unordered(square, [(1,)], 0))
