@@ -310,8 +310,17 @@ def test_damaged_flac_is_noticed(tmp_path):
         assert np.array_equal(result[0], expected) if result else str(path) in refusal, n
 
 
-@pytest.mark.parametrize("rate", [8000, 16000, 44100, 12000, 13333, 96010])
-@pytest.mark.parametrize("bits", ["PCM_S8", "PCM_16", "PCM_24"])
+@pytest.mark.parametrize(
+    ("rate", "bits"),
+    [
+        (8000, "PCM_16"),
+        (16000, "PCM_S8"),
+        (44100, "PCM_24"),
+        (12000, "PCM_16"),
+        (13333, "PCM_24"),
+        (96010, "PCM_16"),
+    ],
+)
 def test_one_wrong_bit_in_a_flac_header_never_changes_what_is_heard(tmp_path, rate, bits):
     path = tmp_path / "a.flac"
     sf.write(path, noise(3, 5000).T, rate, subtype=bits)

@@ -261,7 +261,7 @@ def test_killed_at_any_moment_and_built_again_is_the_same(tmp_path, monkeypatch)
     rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
     command = [sys.executable, "-c", KILLED, str(corpus.root), str(tmp_path / "killed")]
     kills = 0
-    for _ in range(20):
+    for _ in range(8):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
             assert process.stdout.readline() == "started\n"
             time.sleep(rng.uniform(0, 0.12))
