@@ -112,7 +112,27 @@ def _data_size(file: BinaryIO, body: int, size: int, end: int) -> int:
         return there
     if size > there:
         raise ValueError(f"its data chunk promises {size} bytes, {there} are there: the file is cut short")
+    if rest := _unclaimed(file, body + size, size, end):
+        raise ValueError(
+            f"{rest} bytes after its data chunk are no chunk: the length of one of them is wrong"
+        )
     return size
+
+
+def _unclaimed(file: BinaryIO, position: int, size: int, end: int) -> int:
+    """How many bytes lie behind the samples, inside of the RIFF chunk, and begin no other chunk.
+
+    What lies behind the RIFF chunk itself is nobody's business: some writers fill up to a whole sector.
+    """
+    file.seek(4)
+    riff_size = int.from_bytes(file.read(4), "little")
+    end = end if riff_size in STREAMING_SIZES else min(end, 8 + riff_size)
+    for start in {position, position + size % 2}:
+        file.seek(start)
+        head = file.read(8)
+        if end - start < 2 or (_is_name(head[:4]) and int.from_bytes(head[4:], "little") <= end - start):
+            return 0
+    return end - position
 
 
 def _only_chunks(file: BinaryIO, position: int, end: int) -> bool:
@@ -138,7 +158,9 @@ def _resolve(file: BinaryIO, fmt: bytes, has_fact: bool, start: int, size: int) 
     if channels == 0 or align == 0 or align % channels:
         raise ValueError(f"its fmt chunk says {channels} channels in frames of {align} bytes")
     width = align // channels
-    if not 0 < bits <= 8 * width:
+    if (
+        not 8 * (width - 1) < bits <= 8 * width
+    ):  # looser packings differ in where the bits are: ask, not guess
         raise ValueError(f"its fmt chunk says {bits} bits in {width} bytes")
     if byte_rate not in (0, (rate * align) % 2**32):
         raise ValueError(f"its fmt chunk contradicts itself ({rate} Hz x {align} bytes is not {byte_rate})")
@@ -146,6 +168,8 @@ def _resolve(file: BinaryIO, fmt: bytes, has_fact: bool, start: int, size: int) 
         tag = _extensible_tag(file, fmt, has_fact, width, start, size)
     if (tag, width) not in _SUBTYPE:
         raise ValueError(f"its coding (tag {tag}, {bits} bits) is neither PCM of 8 to 32 bits nor IEEE float")
+    if (tag, width) == (PCM, 4) and _looks_like_float(file, start, size, both_signs=True):
+        raise ValueError("its header says 32-bit integers, its samples are IEEE float")
     return WavFormat(rate, channels, size // align, _SUBTYPE[tag, width], align, start)
 
 
@@ -160,9 +184,15 @@ def _extensible_tag(file: BinaryIO, fmt: bytes, has_fact: bool, width: int, star
     return FLOAT if has_fact or _looks_like_float(file, start, size) else PCM
 
 
-def _looks_like_float(file: BinaryIO, start: int, size: int) -> bool:
-    """32-bit integers of sound, read as floats, give NaN or 1e38 for every small negative sample."""
+def _looks_like_float(file: BinaryIO, start: int, size: int, *, both_signs: bool = False) -> bool:
+    """32-bit integers of sound, read as floats, give NaN or 1e38 for every small negative sample.
+
+    `both_signs` asks for positive and negative ones: then only integers that never come near zero, which no
+    sound is, could be taken for floats.
+    """
     file.seek(start)
     values = np.frombuffer(file.read(min(size, 1 << 20) // 4 * 4), "<f4")
-    peak = np.abs(values).max() if len(values) and np.isfinite(values).all() else np.inf
+    if not len(values) or (both_signs and not values.min() < 0 < values.max()):  # NaN compares false
+        return False
+    peak = np.abs(values).max() if np.isfinite(values).all() else np.inf
     return bool(1e-9 < peak < 64)
