@@ -44,13 +44,13 @@ class CompactDetector(nn.Module):
 
     def __init__(self, widths: tuple[int, ...] = (24, 32, 48, 64), embedding: int = 96):
         super().__init__()
-        self.widths, self.embedding = tuple(widths), embedding
+        self.arguments = {"widths": list(widths), "embedding": embedding}  # builds this network again
         filters = mel_bands(self.bands, self.n_fft, self.sample_rate, 60.0, 7200.0)
         self.register_buffer("filters", filters, persistent=False)
         shape = (1, len(PLANES), 1, 1)
         self.register_buffer("shift", torch.tensor(PLANE_SHIFT).reshape(shape), persistent=False)
         self.register_buffer("scale", torch.tensor(PLANE_SCALE).reshape(shape), persistent=False)
-        self.backbone = CNN(len(PLANES) + 1, self.bands, self.widths, embedding)
+        self.backbone = CNN(len(PLANES) + 1, self.bands, tuple(widths), embedding)
         self.pooling = AttentiveStatistics(embedding)
         self.dropout = nn.Dropout(0.3)
         self.head = nn.Linear(2 * embedding, 2)

@@ -85,13 +85,13 @@ def run(
             log.say(f"{config.out}: finished, dev EER {100 * chosen['dev_eer']:.2f} %; nothing to do")
             return _result(config, chosen, already_finished=True)
         specification = specify(config.system, tuple(ARRAYS[name] for name in config.arrays))
-        published = config.system.startswith("nn-")
-        description = {
-            "specification": specification.as_dict(),
-            "network": {"filters": config.filters} if published else {},
-        }
+        arguments = {"filters": config.filters} if config.system.startswith("nn-") else {}
+        description = {"specification": specification.as_dict(), "network": arguments}
         torch.manual_seed(step_seed(config.seed))
         network = build_network(description)
+        description["network"] = (
+            network.arguments
+        )  # with its defaults: these may change, a checkpoint may not
         if examples is None:
             if not team.first:
                 team.wait()  # the first process prepares, the others open what it prepared

@@ -19,7 +19,11 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add(node.module or "")
+            # `from eval import words` names the module eval.words
+            package = node.module in ("eval", "detector", "remasc", "streaming")
+            names |= (
+                {f"{node.module}.{alias.name}" for alias in node.names} if package else {node.module or ""}
+            )
     return names
 
 

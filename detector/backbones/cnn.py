@@ -40,8 +40,8 @@ class Block(nn.Module):
 class CNN(nn.Module):
     """Planes (B, C, K, N) and lengths (B,) -> frames (B, D, N // 4) and their lengths; N >= 4.
 
-    `widths` are the channels of the four blocks; time is halved in the first two. Channels lie innermost in memory
-    (channels_last): twice as fast in training on a CPU.
+    `widths` are the channels of the four blocks; time is halved in the first two. Planes lie with their
+    channels innermost in memory (channels_last), which trains twice as fast on a CPU.
     """
 
     TIME = (2, 2, 1, 1)
@@ -54,7 +54,6 @@ class CNN(nn.Module):
             inputs = width
         self.blocks = nn.ModuleList(blocks)
         self.join = nn.Conv1d(inputs * (bands // 2 ** len(widths)), embedding, 1)
-        self.blocks.to(memory_format=torch.channels_last)
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = x.contiguous(memory_format=torch.channels_last)

@@ -41,6 +41,7 @@ class NNMultichannel(nn.Module):
                 "channel, two filters, and a sample rate in Hz"
             )
         self.channels, self.sample_rate, self.filters = int(channels), int(sample_rate), int(filters)
+        self.arguments = {"filters": self.filters}  # with the specification, builds this network again
         self.frame = int(FRAME_SECONDS * self.sample_rate)  # 882 samples at 44.1 kHz, 320 at 16 kHz
         self.taps = int(self.frame / 3.5 * 2.5)  # 630, 228
         self.window = int(WINDOW_SECONDS * self.sample_rate)
