@@ -121,7 +121,8 @@ def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     """(..., M, T) float32 at `from_rate` -> (..., M, ceil(T to/from)) float32 at `to_rate`, both in Hz.
 
     Polyphase, linear phase, the same filter on every microphone: time differences between them are kept.
-    Flat to 0.89 of the lower Nyquist frequency and 60 dB down beyond it; at equal rates the input comes back.
+    Within 0.01 dB up to 0.89 of the lower Nyquist frequency, 60 dB down from 1.01 of it on (39 dB at it). At
+    equal rates the input itself comes back.
     """
     if from_rate == to_rate:
         return waveform
