@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from remasc.sentences import is_name, quoted, reason
+
 MAX_MICROPHONES = 64
 MAX_APERTURE_M = 20.0
 
@@ -34,6 +36,10 @@ class MicArray:
     channel_order: tuple[int, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise ValueError(
+                f"an array is named {quoted(self.name)}; expected one line of at most 200 printable characters"
+            )
         positions = np.array(self.positions, dtype=np.float64)
         if positions.ndim != 2 or positions.shape[1] != 3 or not 1 <= len(positions) <= MAX_MICROPHONES:
             raise ValueError(
@@ -47,12 +53,12 @@ class MicArray:
             )
         if not 8000 <= int(self.sample_rate) <= 192000:
             raise ValueError(
-                f"array {self.name!r}: sample_rate is {self.sample_rate}; expected 8000 to 192000 Hz"
+                f"array {self.name!r}: sample_rate is {quoted(self.sample_rate)}; expected 8000 to 192000 Hz"
             )
         order = tuple(int(c) for c in self.channel_order) or tuple(range(len(positions)))
         if sorted(order) != list(range(len(positions))):
             raise ValueError(
-                f"array {self.name!r}: channel_order {list(order)} is not an order of the channels "
+                f"array {self.name!r}: channel_order {quoted(list(order))} is not an order of the channels "
                 f"0..{len(positions) - 1}"
             )
         positions.setflags(write=False)
@@ -110,27 +116,36 @@ class MicArray:
             text = path.read_text(encoding="utf-8")
             fields = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
-            raise ValueError(f"{fact} ({error}); expected TOML or JSON, see data/README.md") from None
+            raise ValueError(f"{fact} ({reason(error)}); expected TOML or JSON, see data/README.md") from None
         if not isinstance(fields, dict):
             raise ValueError(f"{fact}; expected a table with name, sample_rate and positions")
         known = ("name", "positions", "sample_rate", "description", "channel_order")
         if unknown := [key for key in fields if key not in known]:
-            close = difflib.get_close_matches(str(unknown[0]), known, n=1)
+            close = difflib.get_close_matches(str(unknown[0])[:100], known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"{path}: unknown key {unknown[0]!r}{hint} (known: {', '.join(known)})")
+            raise ValueError(f"{path}: unknown key {quoted(unknown[0])}{hint} (known: {', '.join(known)})")
         if missing := [key for key in ("positions", "sample_rate") if key not in fields]:
             raise ValueError(f"{path}: the key {missing[0]!r} is missing; see data/README.md for an example")
         try:
             values = {
-                "name": str(fields.get("name", path.stem)),
+                "name": fields.get("name", path.stem),
                 "positions": np.asarray(fields["positions"], dtype=np.float64),
-                "sample_rate": int(fields["sample_rate"]),
+                "sample_rate": _whole(fields["sample_rate"]),
                 "description": str(fields.get("description", "")),
-                "channel_order": tuple(int(c) for c in fields.get("channel_order", ())),
+                "channel_order": tuple(map(_whole, fields.get("channel_order", ()))),
             }
         except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{fact} ({error}); expected numbers, see data/README.md") from None
-        return cls(**values)
+            raise ValueError(f"{fact} ({reason(error)}); expected numbers, see data/README.md") from None
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise ValueError(f"{quoted(value)} is no whole number")
+    return int(value)
 
 
 def _line(count: int, step: float) -> np.ndarray:

@@ -25,6 +25,7 @@ from remasc.schema import (
     SpeechType,
     name_of,
 )
+from remasc.sentences import is_name, reason
 
 COLUMNS = (
     "file id",
@@ -197,8 +198,8 @@ def _optional(enum: type[Code], cells: list[str], column: int) -> Code | None:
 
 def _integer(cells: list[str], column: int) -> int:
     try:
-        if len(cells[column]) > 9:
-            raise ValueError
+        if len(cells[column]) > 9 or not cells[column].isascii() or "_" in cells[column]:
+            raise ValueError  # int() also takes "1_0" and digits of other scripts
         return int(cells[column])
     except ValueError:
         raise ValueError(f"{COLUMNS[column]} {cells[column][:40]!r}; expected an integer") from None
@@ -206,7 +207,7 @@ def _integer(cells: list[str], column: int) -> int:
 
 def _seconds(cell: str) -> float:
     try:
-        seconds = float(cell)
+        seconds = float(cell) if cell.isascii() and "_" not in cell else math.nan
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < 86400:
@@ -236,9 +237,13 @@ def _card(root: Path) -> dict:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); expected the card of a corpus") from None
+        raise ValueError(
+            f"{path}: not readable as JSON ({reason(error)}); expected the card of a corpus"
+        ) from None
     if not isinstance(card, dict) or not isinstance(card.get("simulated", False), bool):
         raise ValueError(f'{path}: expected a JSON object in which "simulated" is true or false')
+    if not is_name(card.get("name", "ReMASC")):
+        raise ValueError(f'{path}: the "name" of a corpus is one line of at most 200 printable characters')
     return card
 
 

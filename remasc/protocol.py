@@ -16,6 +16,7 @@ from typing import Any
 from remasc.atomic import write_text
 from remasc.corpus import Corpus
 from remasc.schema import Label, Recording, name_of
+from remasc.sentences import quoted
 
 PARTITIONS = ("train", "dev", "eval")
 TEXT_TO_SPEECH = 0  # the speaker id of synthetic speech: a voice, but nobody's
@@ -85,7 +86,7 @@ def _read_partitions(path: Path) -> dict[str, str]:
             )
         if trial in listed:
             raise ValueError(
-                f"{path}, line {number}: trial {trial!r} is listed twice; expected every trial once"
+                f"{path}, line {number}: trial {quoted(trial)} is listed twice; expected every trial once"
             )
         listed[trial] = partition
     return listed
