@@ -17,6 +17,7 @@ import numpy as np
 from remasc.atomic import write_text
 from remasc.parallel import tracked, unordered
 from remasc.schema import Recording
+from remasc.sentences import quoted, reason
 from remasc.shards import (
     FULL_SCALE,
     SHARD,
@@ -94,7 +95,7 @@ class PreparedCache(Sequence[np.ndarray]):
         was built with; a missing, unfinished or altered cache is a ValueError."""
         folder = Path(folder)
         manifest = _read_json(folder / "manifest.json")
-        expected = dict(manifest)
+        expected = {**manifest, "format": FORMAT}
         if unknown := set(parameters) - {"sample_rate", "seconds", "channels"}:
             raise ValueError(f"unknown parameter {min(unknown)!r}; known: sample_rate, seconds, channels")
         expected.update(_plain(parameters))
@@ -235,7 +236,8 @@ def _expect(folder: Path, found: dict[str, Any], expected: dict[str, Any]) -> No
     for key in ("format", "sample_rate", "seconds", "channels", "clips", "recordings"):
         if found[key] != expected[key]:
             raise ValueError(
-                f"{folder}: this cache was prepared with {key} {found[key]}, wanted is {expected[key]}; "
+                f"{folder}: this cache was prepared with {key} {quoted(found[key])}, wanted is "
+                f"{quoted(expected[key])}; "
                 "give another folder or remove this one"
             )
 
@@ -252,6 +254,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path.parent}: no prepared cache is there; build one first") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path}: not the manifest of a prepared cache ({error}); remove the folder"
+            f"{path}: not the manifest of a prepared cache ({reason(error)}); remove the folder"
         ) from None
     return found

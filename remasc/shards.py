@@ -18,6 +18,7 @@ import numpy as np
 from remasc.atomic import whole_file, write_text
 from remasc.audio import MAX_CHANNELS, load_clip
 from remasc.schema import Recording
+from remasc.sentences import reason
 
 SHARD = 256  # clips: 157 maps for 40,000 of them, and no worker holds more than one clip
 FULL_SCALE = 32768.0
@@ -73,16 +74,26 @@ def read_entry(folder: Path, shard: int) -> dict[str, Any]:
     try:
         entry = unsealed(path.with_suffix(".json").read_text(encoding="utf-8"))
         size = path.stat().st_size
+        plain = all(type(n) is int for clip in entry["clips"] for n in clip)
+        plain = plain and all(isinstance(trial, str) for trial in entry["trials"])
         clips = np.array(entry["clips"], dtype=np.int64).reshape(-1, 4)
         ends = clips[:, 0] + clips[:, 1] * clips[:, 2] * np.where(clips[:, 3] == 1, 2, 4)
-        sound = len(clips) == len(entry["trials"]) and size == entry["bytes"] and int(entry["crc32"]) >= 0
-        sound = sound and (clips[:, :3] >= [0, 1, 1]).all() and (ends <= size).all()
+        sound = (
+            plain
+            and len(clips) == len(entry["trials"]) == len(entry["clips"])
+            and size == entry["bytes"]
+            and int(entry["crc32"]) >= 0
+        )
+        sound = sound and (clips[:, :3] >= [0, 1, 1]).all() and (clips[:, 3] <= 1).all()
+        sound = (
+            sound and (clips[:, 0] <= size).all() and (ends <= size).all()
+        )  # far offsets would wrap around
         sound = sound and (clips[:, 1] <= MAX_CHANNELS).all() and (clips[:, 2] < 2**32).all()
     except FileNotFoundError:
         raise ValueError(f"{path}: missing, the cache is not finished; build it again to go on") from None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(
-            f"{path.with_suffix('.json')}: not readable ({error}); build the cache again"
+            f"{path.with_suffix('.json')}: not readable ({reason(error)}); build the cache again"
         ) from None
     if not sound:
         raise ValueError(f"{path}: not as its entry says (cut short or altered); build the cache again")
