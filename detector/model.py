@@ -42,7 +42,7 @@ class CompactDetector(nn.Module):
     min_frames = 16
     max_mics = 16
 
-    def __init__(self, widths: tuple[int, ...] = (24, 32, 48, 64), embedding: int = 96):
+    def __init__(self, widths: tuple[int, ...] = (32, 48, 64, 96), embedding: int = 96):
         super().__init__()
         self.arguments = {"widths": list(widths), "embedding": embedding}  # builds this network again
         filters = mel_bands(self.bands, self.n_fft, self.sample_rate, 60.0, 7200.0)
