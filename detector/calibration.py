@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from eval.metrics import validate
+from remasc.sentences import quoted
+
+LARGEST = 1e100
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,11 @@ class Calibration:
     offset: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.slope) and math.isfinite(self.offset) and self.slope >= 0):
+        numbers = all(_is_number(value) for value in (self.slope, self.offset))
+        if not numbers or self.slope < 0:
             raise ValueError(
-                f"calibration is slope {self.slope}, offset {self.offset}; expected finite numbers and "
-                "slope >= 0"
+                f"calibration is slope {quoted(self.slope)}, offset {quoted(self.offset)}; expected finite "
+                "numbers and slope >= 0"
             )
 
     def llr(self, score: np.ndarray | float) -> np.ndarray | float:
@@ -55,6 +59,11 @@ class Calibration:
         if theta[0] <= 0:  # dev says the scores are no better than chance: they carry no evidence
             return cls(0.0, 0.0)
         return cls(float(theta[0] / spread), float(theta[1] - theta[0] * centre / spread))
+
+
+def _is_number(value: object) -> bool:
+    """A number that a float32 score can be multiplied with and stays finite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def threshold_at(replay_scores: np.ndarray, p_fa: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from remasc.atomic import write_text
+from remasc.sentences import quoted, reason
 
 FORMAT = 1
 CONFIG, WEIGHTS, RUN = "config.json", "model.safetensors", "run.json"
@@ -74,15 +76,15 @@ def load_checkpoint(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tenso
     config = _parse(folder / CONFIG, config_bytes)
     if config.get("format") != FORMAT:
         raise ValueError(
-            f"{folder / CONFIG}: format {config.get('format')!r}; this version reads {FORMAT}, install another one"
+            f"{folder / CONFIG}: format {quoted(config.get('format'))}; this version reads {FORMAT}, "
+            "install another one"
         )
     weights = _read(folder / WEIGHTS, run["checksums"].get(WEIGHTS))
     try:
         state = load(weights)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
         raise ValueError(
-            f"{folder / WEIGHTS}: not readable as safetensors ({reason}); copy it anew"
+            f"{folder / WEIGHTS}: not readable as safetensors ({reason(error)}); copy it anew"
         ) from None
     return config, state, run
 
@@ -131,24 +133,32 @@ def _read(path: Path, expected: str | None) -> bytes:
 
 def _parse(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(content.decode("utf-8"), parse_constant=_no_constant)
+        values = json.loads(content.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
         if not isinstance(values, dict):
             raise ValueError("no object")
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path}: not readable as JSON ({reason}); copy the checkpoint anew") from None
+        raise ValueError(
+            f"{path}: not readable as JSON ({reason(error)}); copy the checkpoint anew"
+        ) from None
     return values
 
 
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is no number")
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is no finite number")
+
+
+def _finite(word: str) -> float:
+    number = float(word)
+    return number if math.isfinite(number) else _no_constant(quoted(word))  # 1e999
 
 
 def _dump(values: dict[str, Any]) -> str:
     try:
         return json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n"
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"a checkpoint's JSON must be plain and its numbers finite ({error})") from None
+        raise ValueError(
+            f"a checkpoint's JSON must be plain and its numbers finite ({reason(error)})"
+        ) from None
 
 
 def _seal(run: dict[str, Any]) -> str:

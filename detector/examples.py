@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from detector.frontends.planes import CovariancePlanes
 from remasc import Recording, read_audio
 from remasc.atomic import whole_file, write_text
 from remasc.audio import resample
+from remasc.parallel import tracked, unordered
 
 SHARD = 64
 
@@ -50,7 +51,6 @@ class PlaneExamples(Sequence):
         cls,
         recordings: Sequence[Recording],
         folder: Path,
-        network: type[torch.nn.Module],
         *,
         seconds: float = 4.0,
         workers: int | None = None,
@@ -62,47 +62,40 @@ class PlaneExamples(Sequence):
         other ones never meet.
         """
         recordings = list(recordings)
-        settings = network.front_end() | {"seconds": seconds}
+        settings = CovariancePlanes.settings() | {"seconds": seconds}
         folder = Path(folder) / f"planes-{_key(recordings, settings)}"
         folder.mkdir(parents=True, exist_ok=True)
         starts = range(0, len(recordings), SHARD)
         missing = [start for start in starts if not _frames_path(folder, start).exists()]
-        if missing:
-            _build_shards(recordings, folder, network, seconds, missing, workers, progress)
+        jobs = [(recordings[n : n + SHARD], folder, seconds, n) for n in missing]
+        done = len(recordings) - sum(len(job[0]) for job in jobs)
+        if jobs:
+            built = unordered(_build_shard, jobs, workers)
+            for _ in tracked(built, "preparing planes", len(recordings), done, progress):
+                pass
         frames = [n for start in starts for n in json.loads(_frames_path(folder, start).read_text())]
         return cls(recordings, folder, frames)
 
 
-def _build_shards(recordings, folder, network, seconds, missing, workers, progress) -> None:
-    from joblib import Parallel, delayed
-
-    jobs = (
-        delayed(_build_shard)(recordings[start : start + SHARD], folder, network, seconds, start)
-        for start in missing
-    )
-    done = Parallel(n_jobs=workers or os.cpu_count(), return_as="generator_unordered")(jobs)
-    if progress:
-        from rich.progress import track
-
-        done = track(done, description="preparing planes", total=len(missing))
-    for _ in done:
-        continue
-
-
-def _build_shard(
-    recordings, folder: Path, network: type[torch.nn.Module], seconds: float, start: int
-) -> None:
-    torch.set_num_threads(1)
-    front = network()
-    planes = []
-    for recording in recordings:
-        waveform, rate = read_audio(recording.path, seconds=seconds)
-        x = torch.from_numpy(np.ascontiguousarray(resample(waveform, rate, network.sample_rate)))
-        planes.append(front.prepare(x[None])[0].numpy().astype(np.float16))
+def _build_shard(recordings: list[Recording], folder: Path, seconds: float, start: int) -> tuple[int, int]:
+    """Write one shard and its frame counts; returns (recordings, start)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # one shard, one core; restored, for this may be the caller's own process
+    try:
+        planes = [_planes(recording, seconds) for recording in recordings]
+    finally:
+        torch.set_num_threads(threads)
     with whole_file(_shard_path(folder, start)) as temporary:
         np.save(temporary, np.concatenate(planes, axis=-1))
     # the frame counts are written last: they say that the shard is complete
     write_text(_frames_path(folder, start), json.dumps([p.shape[-1] for p in planes]))
+    return len(recordings), start
+
+
+def _planes(recording: Recording, seconds: float) -> np.ndarray:
+    waveform, rate = read_audio(recording.path, seconds=seconds)
+    x = torch.from_numpy(np.ascontiguousarray(resample(waveform, rate, CovariancePlanes.sample_rate)))
+    return CovariancePlanes()(x[None])[0].numpy().astype(np.float16)
 
 
 def _shard_path(folder: Path, start: int) -> Path:

@@ -8,6 +8,7 @@ Waveforms are (M, T) float32, full scale = 1.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from detector.checkpoint import load_checkpoint
 from detector.systems import Specification, build_network
 from remasc import MicArray, get_array, read_audio
 from remasc.audio import resample
+from remasc.sentences import quoted, reason
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -60,8 +62,8 @@ class Detector:
         self.config, self.run = config, run
         self.specification: Specification = Specification.from_dict(config["specification"])
         calibration = run.get("calibration")
-        self.calibration = Calibration(**calibration) if calibration else None
-        self.threshold = float(run["threshold"]["score"]) if run.get("threshold") else None
+        self.calibration = None if calibration is None else Calibration(**calibration)
+        self.threshold = _threshold(run.get("threshold"))
 
     def score(self, waveform: np.ndarray, sample_rate: int, array: MicArray | str | None = None) -> float:
         """Score of (M, T) samples recorded at `sample_rate` Hz; higher = more genuine.
@@ -71,7 +73,12 @@ class Detector:
         channel count that is not the array's, or an array the detector was not made for. Says nothing of
         quality: `judge` does.
         """
-        return float(self._logit(self._checked(waveform, sample_rate, array), sample_rate))
+        score = float(self._logit(self._checked(waveform, sample_rate, array), sample_rate))
+        if not math.isfinite(score):
+            raise ValueError(
+                f"the detector's score is {score}, no number to decide by; its weights are damaged, copy it anew"
+            )
+        return score
 
     def llr(self, waveform: np.ndarray, sample_rate: int, array: MicArray | str | None = None) -> float:
         """Calibrated natural-log likelihood ratio of genuine against replay; ValueError where not calibrated."""
@@ -161,17 +168,40 @@ def load(path_or_name: str | Path = "default", *, device: str = "cpu") -> Detect
         folder = BUNDLED / str(path_or_name)
     config, state, run = load_checkpoint(folder)
     try:
-        network = build_network(config)
-        network.load_state_dict(state)
-        detector = Detector(network, config, run)
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-        fact = " ".join(str(error).split())[:200]
+        detector = Detector(_network(config, state), config, run)
+    except (KeyError, TypeError, RuntimeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{folder}: the checkpoint does not fit its own config ({type(error).__name__}: {fact}); it was "
-            "damaged or written by another version, copy it anew"
+            f"{folder}: the checkpoint does not fit its own config ({type(error).__name__}: {reason(error)}); it "
+            "was damaged or written by another version, copy it anew"
         ) from None
     detector.network.to(device)
     return detector
+
+
+def _network(config: dict, state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """The network of a config with these weights; nothing is allocated on the config's word alone."""
+    with torch.device("meta"):
+        promised = build_network(config).state_dict()
+    for name in promised.keys() | state.keys():
+        one, other = promised.get(name), state.get(name)
+        if one is None or other is None or (one.shape, one.dtype) != (other.shape, other.dtype):
+            raise ValueError(f"the weights {quoted(name)} are missing, of another shape, or too many")
+        if other.is_floating_point() and not torch.isfinite(other).all():
+            raise ValueError(f"the weights {quoted(name)} are not finite")
+    network = build_network(config)
+    network.load_state_dict(state)
+    return network
+
+
+def _threshold(stated: object) -> float | None:
+    """The score to accept at, from what run.json says of the threshold: {"score", "p_fa"} or null."""
+    if stated is None:
+        return None
+    numbers = [stated.get(name) for name in ("score", "p_fa")] if isinstance(stated, dict) else [None]
+    plain = all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < 1e100 for n in numbers)
+    if not plain or not 0 <= numbers[1] < 1:
+        raise ValueError(f"its threshold is {quoted(stated)}; expected a finite score and a p_fa below 1")
+    return float(numbers[0])
 
 
 def bundled_names() -> list[str]:

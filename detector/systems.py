@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from remasc import MicArray
+from remasc.sentences import is_name, quoted
 
 # How a system picks the network's channels from a recording's.
 CHANNELS = {"compact": "all", "nn-single": "first", "nn-dummy": "repeat-first", "nn-multichannel": "all"}
@@ -31,11 +32,18 @@ class Specification:
 
     def __post_init__(self) -> None:
         check_system(self.system)
-        if not isinstance(self.sample_rate, int) or not 4000 <= self.sample_rate <= 192000:
+        if type(self.sample_rate) is not int or not 4000 <= self.sample_rate <= 192000:
             raise ValueError(
-                f"specification: sample_rate is {self.sample_rate!r}; expected 4000 to 192000 Hz"
+                f"specification: sample_rate is {quoted(self.sample_rate)}; expected 4000 to 192000 Hz"
             )
-        object.__setattr__(self, "arrays", tuple(str(name) for name in self.arrays))
+        for name, value in (("max_mics", self.max_mics), ("num_mics", self.num_mics)):
+            if not (value is None and name == "num_mics" and self.system == "compact") and (
+                type(value) is not int or not 1 <= value <= 64
+            ):
+                raise ValueError(f"specification: {name} is {quoted(value)}; expected 1 to 64")
+        if not isinstance(self.arrays, list | tuple) or not all(map(is_name, self.arrays)):
+            raise ValueError(f"specification: arrays is {quoted(self.arrays)}; expected a list of names")
+        object.__setattr__(self, "arrays", tuple(self.arrays))
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self) | {"arrays": list(self.arrays)}
@@ -75,9 +83,9 @@ class Specification:
 def check_system(name: str) -> str:
     """The name itself if it is a system's, else ValueError with close matches."""
     if name not in SYSTEMS:
-        close = difflib.get_close_matches(str(name), SYSTEMS, n=1)
+        close = difflib.get_close_matches(str(name)[:100], SYSTEMS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"unknown system {name!r}{hint}; expected one of {', '.join(SYSTEMS)}")
+        raise ValueError(f"unknown system {quoted(name)}{hint}; expected one of {', '.join(SYSTEMS)}")
     return name
 
 
@@ -102,6 +110,11 @@ def build_network(config: dict) -> nn.Module:
     if specification.system == "compact":
         from detector.model import CompactDetector
 
+        if specification.sample_rate != CompactDetector.sample_rate:
+            raise ValueError(
+                f"specification: sample_rate is {specification.sample_rate}; compact takes "
+                f"{CompactDetector.sample_rate} Hz"
+            )
         return CompactDetector(**arguments)
     from detector.published import NNMultichannel
 
