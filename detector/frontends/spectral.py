@@ -43,12 +43,15 @@ def mel_bands(bands: int, n_fft: int, sample_rate: int, low: float, high: float)
     def to_mel(f: torch.Tensor) -> torch.Tensor:
         return 2595 * torch.log10(1 + f / 700)
 
-    edges_mel = torch.linspace(*to_mel(torch.tensor([low, high], dtype=torch.float64)).tolist(), bands + 2)
+    cpu = torch.device("cpu")  # also where a network is built without memory, on the meta device
+    ends_mel = to_mel(torch.tensor([low, high], dtype=torch.float64, device=cpu)).tolist()
+    edges_mel = torch.linspace(*ends_mel, bands + 2, device=cpu)
     edges = 700 * (10 ** (edges_mel.double() / 2595) - 1)
-    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device=cpu) * sample_rate / n_fft
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (bins - left) / (centre - left), (right - bins) / (right - centre)
     weights = torch.minimum(rising, falling).clamp(min=0)
     nearest = (bins[None] - centre).abs().argmin(dim=1)
-    weights[torch.arange(bands), nearest] = weights[torch.arange(bands), nearest].clamp(min=1e-3)
+    rows = torch.arange(bands, device=cpu)
+    weights[rows, nearest] = weights[rows, nearest].clamp(min=1e-3)
     return (weights / weights.sum(dim=1, keepdim=True)).float()
