@@ -124,7 +124,11 @@ def _record(detector: str, corpus: Corpus, split: str, key: dict) -> dict:
         "simulated": corpus.simulated,
         "partition": split,
         "threshold": None,
-        "run": {"detector": detector, "detector sha256": key["detector"], "protocol sha256": key["protocol"]},
+        "run": {
+            "detector": Path(detector).name,  # its place on this machine says nothing elsewhere
+            "detector sha256": key["detector"],
+            "protocol sha256": key["protocol"],
+        },
     }
     if loaded.threshold is not None:
         p_fa = loaded.run["threshold"]["p_fa"]

@@ -116,6 +116,30 @@ def histogram_png(
     return _png(figure)
 
 
+def curves_png(histories: dict[str, list[dict]], *, title: str = "", dark: bool = False) -> bytes:
+    """Training loss and dev EER by epoch of several runs; a dot marks the epoch that dev chose.
+
+    `histories` is name -> rows with epoch, loss, dev_eer (fraction) and best, as run.json keeps them in `curves`.
+    """
+    figure, axes, colour = _figure(8.6, 3.6, dark)
+    figure.delaxes(axes)
+    left, right = figure.subplots(1, 2)
+    palette = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+    for (name, rows), tint in zip(histories.items(), palette, strict=False):
+        epochs = [row["epoch"] for row in rows]
+        left.plot(epochs, [row["loss"] for row in rows], color=tint, linewidth=1.6, label=name)
+        right.plot(epochs, [100 * row["dev_eer"] for row in rows], color=tint, linewidth=1.6)
+        chosen = [row for row in rows if row["best"]][-1]
+        right.plot([chosen["epoch"]], [100 * chosen["dev_eer"]], "o", color=tint, markersize=7)
+    for side, label in ((left, "training loss"), (right, "dev EER (%)")):
+        _dress(side, colour)
+        side.set(xlabel="epoch", ylabel=label)
+        side.grid(color=colour["grid"], linewidth=0.7)
+    _legend(left, colour, "lower left")
+    figure.suptitle(title, color=colour["ink"], fontsize=11)
+    return _png(figure)
+
+
 def _figure(width: float, height: float, dark: bool) -> tuple[Any, Any, dict[str, str]]:
     """A figure of that many inches with its axes and colours; never touches pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -124,7 +148,14 @@ def _figure(width: float, height: float, dark: bool) -> tuple[Any, Any, dict[str
     colour = DARK if dark else LIGHT
     figure = Figure(figsize=(width, height), dpi=160, layout="constrained", facecolor=colour["paper"])
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(facecolor=colour["paper"])
+    axes = figure.add_subplot()
+    _dress(axes, colour)
+    return figure, axes, colour
+
+
+def _dress(axes, colour: dict[str, str]) -> None:
+    """The colours and the plain frame that all plots share."""
+    axes.set_facecolor(colour["paper"])
     axes.set_axisbelow(True)
     axes.tick_params(colors=colour["ink"], labelsize=9, length=0)
     for side, spine in axes.spines.items():
@@ -133,7 +164,6 @@ def _figure(width: float, height: float, dark: bool) -> tuple[Any, Any, dict[str
     for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
         text.set_color(colour["ink"])
     axes.title.set_fontsize(11)
-    return figure, axes, colour
 
 
 def _legend(axes, colour: dict[str, str], place: str) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from remasc.atomic import write_text
+from remasc.sentences import quoted
 
 COLUMNS = ("trial", "score", "llr", "label", "flag")
 CONDITIONS = ("array", "environment", "position", "source_recorder", "playback_device", "speaker")
@@ -111,7 +112,7 @@ def read_scores(
             raise ValueError(f"{path}, line {line}: the trial name is empty; every line names its trial")
         if trial in first_line:
             raise ValueError(
-                f"{path}, line {line}: trial {trial!r} was already scored in line {first_line[trial]}; "
+                f"{path}, line {line}: trial {quoted(trial)} was already scored in line {first_line[trial]}; "
                 "every trial is scored exactly once, so score into a new file"
             )
         first_line[trial] = line
@@ -151,8 +152,12 @@ def _read_tsv(path: Path, required: tuple[str, ...]) -> tuple[list[str], list[in
     header = [word.strip() for word in split[0][1]] if split else []
     for name in required:
         if name not in header:
-            close = difflib.get_close_matches(name, header, n=1)
-            found = f"found {', '.join(map(repr, header[:8]))}" if header else "the file is empty"
+            close = difflib.get_close_matches(name, [word for word in header if len(word) < 40], n=1)
+            found = (
+                f"found {', '.join(repr(word[:20]) for word in header[:8])}"
+                if header
+                else "the file is empty"
+            )
             hint = f"; rename {close[0]!r}" if close else ""
             raise ValueError(
                 f"{path}, line 1: no column {name!r} ({found}); expected a tab-separated header with "
@@ -183,7 +188,7 @@ def _numbers(path: Path, lines: list[int], name: str, words: list[str], may_be_e
             with suppress(ValueError):
                 values[i] = float(word)
         if not np.isfinite(values[i]):
-            fact = f"the {name} is {word!r}" if word else f"the {name} is missing"
+            fact = f"the {name} is {quoted(word)}" if word else f"the {name} is missing"
             raise ValueError(
                 f"{path}, line {lines[i]}: {fact}; expected a finite number, so score this trial again "
                 "(an abstained trial keeps its score and says why in the column 'flag')"
@@ -195,7 +200,9 @@ def _check_label(where: str, label: str) -> None:
     if label and label not in LABELS:
         hint = {"bonafide": "genuine", "bona-fide": "genuine", "spoof": "replay"}.get(label.lower())
         way_out = f"write {hint!r}" if hint else "leave it empty where the class is not known"
-        raise ValueError(f"{where}: unknown label {label!r}; expected 'genuine' or 'replay', so {way_out}")
+        raise ValueError(
+            f"{where}: unknown label {quoted(label)}; expected 'genuine' or 'replay', so {way_out}"
+        )
 
 
 def _join(path: Path, table: ScoreTable, lines: list[int], protocol: Path, partition: str) -> ScoreTable:
@@ -206,27 +213,31 @@ def _join(path: Path, table: ScoreTable, lines: list[int], protocol: Path, parti
         entry = dict(zip(header, row, strict=True))
         if entry["trial"] in listed:
             raise ValueError(
-                f"{protocol}, line {line}: trial {entry['trial']!r} is listed twice; list it once"
+                f"{protocol}, line {line}: trial {quoted(entry['trial'])} is listed twice; list it once"
             )
         _check_label(f"{protocol}, line {line}", entry.get("label", ""))
         listed[entry["trial"]] = entry
     wanted = {trial for trial, entry in listed.items() if entry.get("partition", partition) == partition}
     if not wanted:
-        known = sorted({entry["partition"] for entry in listed.values()})
-        raise ValueError(f"{protocol}: no trial in partition {partition!r}; it has {', '.join(known)}")
+        known = sorted({entry["partition"][:20] for entry in listed.values()})[:6]
+        raise ValueError(
+            f"{protocol}: no trial in partition {quoted(partition)}; it has {', '.join(map(repr, known))}"
+        )
     for line, trial in zip(lines, table.trial.tolist(), strict=True):
         if trial not in wanted:
             fact = (
-                f"belongs to partition {listed[trial]['partition']!r}" if trial in listed else "is not listed"
+                f"belongs to partition {quoted(listed[trial]['partition'])}"
+                if trial in listed
+                else "is not listed"
             )
             raise ValueError(
-                f"{path}, line {line}: trial {trial!r} {fact} in {protocol}; expected the trials of "
+                f"{path}, line {line}: trial {quoted(trial)} {fact} in {protocol}; expected the trials of "
                 f"partition {partition!r}, so give the protocol and partition these scores were made from"
             )
     if missing := wanted.difference(table.trial.tolist()):
         raise ValueError(
             f"{path}: {len(missing)} of the {len(wanted)} trials of partition {partition!r} in {protocol} "
-            f"have no score (the first: {min(missing)!r}); every trial is scored once, so resume the scoring"
+            f"have no score (the first: {quoted(min(missing))}); every trial is scored once, so resume the scoring"
         )
     names = [name for name in header if name not in ("trial", "partition", "label")]
     columns = {name: [listed[trial].get(name, "") for trial in table.trial] for name in ("label", *names)}
@@ -244,7 +255,8 @@ def _agree(path, lines, name: str, own, theirs: list[str], empty: str, protocol:
     for line, mine, other in zip(lines, own.tolist(), theirs, strict=True):
         if mine != empty and other not in ("", empty, mine):
             raise ValueError(
-                f"{path}, line {line}: {name} is {mine!r}, and {other!r} in {protocol}; they must agree, so "
+                f"{path}, line {line}: {quoted(name)[1:-1]} is {quoted(mine)}, and {quoted(other)} in "
+                f"{protocol}; they must agree, so "
                 "give the protocol these scores were made from"
             )
         merged.append(mine if other in ("", empty) else other)
