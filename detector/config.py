@@ -6,13 +6,14 @@ Imports nothing heavy: `replayguard train --help` is answered from here.
 from __future__ import annotations
 
 import difflib
-import math
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
+
+from remasc.sentences import quoted
 
 PUBLISHED = {
     "epochs": 100,
@@ -57,7 +58,8 @@ class TrainConfig:
         schedule: published = a tenth of the peak rising linearly over 20 epochs, then halved every 20;
             cosine = one epoch of rise, then a half cosine down to a hundredth.
         weight_decay: Of AdamW (1e-3).
-        patience: Stop after so many epochs without a better dev EER (15); 0 = never.
+        patience: Stop after so many epochs without a better dev EER (15), counted from the end of the rate's rise
+            at the earliest; 0 = never.
         clip: Largest norm of the gradient; 0 = as it is (published 0, compact 5).
         filters: Filters of a published network's bank.
         seconds: First seconds of a recording that compact trains on; published networks take 1 s.
@@ -97,8 +99,8 @@ class TrainConfig:
     test_run: bool = False
 
     def __post_init__(self) -> None:
-        if self.system not in DEFAULTS:
-            raise ValueError(f"unknown system {self.system!r}{_near(self.system, DEFAULTS)}")
+        if not isinstance(self.system, str) or self.system not in DEFAULTS:
+            raise ValueError(f"unknown system {quoted(self.system)}{_near(str(self.system), DEFAULTS)}")
         for name, value in DEFAULTS[self.system].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -133,14 +135,14 @@ class TrainConfig:
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:
-                raise ValueError(f"unknown key {str(name)!r} in a training config{_near(str(name), known)}")
+                raise ValueError(f"unknown key {quoted(name)} in a training config{_near(str(name), known)}")
         if missing := [name for name in ("corpus", "out") if name not in values]:
             raise ValueError(f"a training config needs the key {missing[0]!r}")
         return cls(**values)
 
 
 def _near(word: str, known: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, known := list(known), n=2, cutoff=0.5)
+    close = difflib.get_close_matches(word[:100], known := list(known), n=2, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"
 
 
@@ -152,7 +154,7 @@ def _check_types(config: TrainConfig) -> None:
         options = typing.get_args(hint) if typing.get_origin(hint) is typing.Union else options
         if not any(_is_a(value, option) for option in options):
             words = " or ".join(_words(option) for option in options if option is not type(None))
-            raise ValueError(f"{name} is {value!r}; expected {words}")
+            raise ValueError(f"{name} is {quoted(value)}; expected {words}")
 
 
 def _is_a(value: Any, option: Any) -> bool:
@@ -174,7 +176,7 @@ def _words(option: Any) -> str:
 def _check_array(config: TrainConfig) -> None:
     known = (*ARRAY_NAMES, "all") if config.system == "compact" else ARRAY_NAMES
     if config.array is None or config.array not in known:
-        fact = "no array was named" if config.array is None else f"unknown array {config.array!r}"
+        fact = "no array was named" if config.array is None else f"unknown array {quoted(config.array)}"
         raise ValueError(f"{fact}; {config.system} trains on one of {', '.join(known)}: give --array")
 
 
@@ -196,5 +198,5 @@ def _check_ranges(config: TrainConfig) -> None:
     }
     for name, (low, high) in ranges.items():
         value = getattr(config, name)
-        if value is not None and not (math.isfinite(value) and low <= value <= high):
-            raise ValueError(f"{name} is {value}; expected {low:g} to {high:g}")
+        if value is not None and not low <= value <= high:  # NaN is in no range
+            raise ValueError(f"{name} is {quoted(value)}; expected {low:g} to {high:g}")

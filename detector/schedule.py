@@ -17,6 +17,11 @@ RAMP_EPOCHS = 20  # of the published schedule
 HALVING_EPOCHS = 20
 
 
+def ramp_epochs(config: TrainConfig) -> int:
+    """Epochs over which the rate rises."""
+    return {"published": RAMP_EPOCHS, "cosine": 1, "constant": 0}[config.schedule]
+
+
 def learning_rate(config: TrainConfig, position: float) -> float:
     """The rate at `position` in epochs (2.5 = the middle of the third epoch).
 

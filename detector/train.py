@@ -22,7 +22,7 @@ from detector.config import TrainConfig
 from detector.loading import Examples, batches, build_examples, check_examples, training_parts
 from detector.losses import GENUINE_COLUMN, REPLAY_COLUMN, class_weights, columns_of, weighted_cross_entropy
 from detector.runlog import RunLog
-from detector.schedule import epoch_batches, learning_rate, step_generator, step_seed
+from detector.schedule import epoch_batches, learning_rate, ramp_epochs, step_generator, step_seed
 from detector.state import Best, Position, copy_weights, load_state, save_state
 from detector.systems import build_network, specify
 from detector.team import Precision, Team
@@ -185,7 +185,9 @@ class _Training:
             self._end_epoch(steps)
 
     def _stalled(self) -> bool:
-        waited = self.position.epoch - 1 - self.best.eer_epoch
+        # while the rate still rises nothing has had its chance: patience counts from the ramp's end
+        since = max(self.best.eer_epoch, ramp_epochs(self.config) - 1)
+        waited = self.position.epoch - 1 - since
         return self.config.patience > 0 and self.position.epoch > 0 and waited >= self.config.patience
 
     def _train_epoch(self, steps: int, stop_after: int | None) -> None:
