@@ -219,10 +219,8 @@ def _join(path: Path, table: ScoreTable, lines: list[int], protocol: Path, parti
         listed[entry["trial"]] = entry
     wanted = {trial for trial, entry in listed.items() if entry.get("partition", partition) == partition}
     if not wanted:
-        known = sorted({entry["partition"][:20] for entry in listed.values()})[:6]
-        raise ValueError(
-            f"{protocol}: no trial in partition {quoted(partition)}; it has {', '.join(map(repr, known))}"
-        )
+        known = sorted({quoted(entry["partition"][:20])[1:-1] for entry in listed.values()})[:6]
+        raise ValueError(f"{protocol}: no trial in partition {quoted(partition)}; it has {', '.join(known)}")
     for line, trial in zip(lines, table.trial.tolist(), strict=True):
         if trial not in wanted:
             fact = (
