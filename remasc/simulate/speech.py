@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from remasc.audio import read_audio, resample
+from remasc.sentences import is_name, quoted, reason
 
 SUFFIXES = {".wav", ".flac", ".ogg"}
 WORD_SECONDS = 1.35  # a labelled clip no longer than this is a single word
@@ -53,14 +54,10 @@ def scan_speech(folder: Path) -> list[Clip]:
     labels: dict[Path, str] = {}
     sets: list[Path] = []
     for table in sorted(folder.rglob("metadata.csv")):
-        with table.open(encoding="utf-8", newline="") as handle:
-            rows = csv.DictReader(handle)
-            if not {"file", "speaker"} <= set(rows.fieldnames or ()):
-                continue
+        speakers = _speakers(table)
+        if speakers is not None:
             sets.append(table.parent)
-            for row in rows:
-                if speaker := (row["speaker"] or "").strip():
-                    labels[table.parent / row["file"]] = f"{table.parent.name}:{speaker}"
+            labels |= {table.parent / file: f"{table.parent.name}:{who}" for file, who in speakers.items()}
     clips = []
     for path in files:
         home = next((s for s in sets if path.is_relative_to(s)), None)
@@ -73,6 +70,30 @@ def scan_speech(folder: Path) -> list[Clip]:
             group = below[0] if len(below) > 1 else folder.name
         clips.append(Clip(path.relative_to(folder).as_posix(), group, path in labels))
     return clips
+
+
+def _speakers(table: Path) -> dict[str, str] | None:
+    """File -> speaker of a metadata.csv, where a speaker is known; None where it has no such columns."""
+    speakers: dict[str, str] = {}
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as handle:
+            rows = csv.DictReader(handle)
+            if not {"file", "speaker"} <= set(rows.fieldnames or ()):
+                return None
+            for row in rows:
+                file, speaker = (row["file"] or "").strip(), (row["speaker"] or "").strip()
+                if not speaker:
+                    continue
+                if not is_name(speaker) or speakers.setdefault(file, speaker) != speaker:
+                    raise ValueError(
+                        f"line {rows.line_num}: {quoted(file)} is said to be of {quoted(speaker)}"
+                    )
+    except (csv.Error, ValueError) as error:
+        raise ValueError(
+            f"{table}: not readable ({reason(error)}); expected CSV with the columns file and speaker, each "
+            "file once"
+        ) from None
+    return speakers
 
 
 def describe_sources(folder: Path | None) -> list[dict[str, str]]:
