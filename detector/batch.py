@@ -14,6 +14,7 @@ from remasc import Corpus, Recording
 from remasc.atomic import write_text
 from remasc.protocol import partitions, write_protocol
 from remasc.schema import name_of
+from remasc.shards import sealed, unsealed
 
 COLUMNS = ("trial", "score", "llr", "label", "flag")
 CONDITIONS = ("array", "environment", "position", "source_recorder", "playback_device", "speaker")
@@ -94,13 +95,13 @@ def score_corpus(
     failed: list[Judgement] = []
     with partial.open("a", encoding="utf-8") as stream:
         if stream.tell() == 0:
-            stream.write(json.dumps(key) + "\n")
+            stream.write(sealed(key) + "\n")
         for judgement in _tracked(judge_all(detector, jobs, workers=workers), len(jobs), progress):
             if judgement.score is None:
                 failed.append(judgement)
                 continue
             done[judgement.trial] = judgement.as_dict()
-            stream.write(json.dumps(judgement.as_dict()) + "\n")
+            stream.write(sealed(judgement.as_dict()) + "\n")
             stream.flush()
     if failed:
         raise ValueError(
@@ -161,22 +162,29 @@ def _fingerprint(detector: str) -> str:
 
 
 def _read_partial(path: Path, key: dict) -> dict[str, dict]:
-    """Judgements of an interrupted run by trial; an incomplete last line is dropped from the file."""
+    """Judgements of an interrupted run by trial. Every line carries a checksum: one that is torn or damaged is
+    dropped from the file, and its trial is scored again."""
     if not path.exists():
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    if not whole:
+    lines = path.read_bytes().split(b"\n")
+    if len(lines) == 1:  # killed within the first line
         path.unlink()
         return {}
-    if json.loads(whole[0]) != key:
+    if _unsealed(lines[0]) != key:
         raise ValueError(
-            f"{path} was begun with another detector or other trials; give another --out or delete it"
+            f"{path} was begun with another detector or other trials, or is damaged; give another --out or "
+            "delete it"
         )
-    if len(whole) != len(lines):
-        write_text(path, "".join(whole))
-    rows = [json.loads(line) for line in whole[1:]]
+    rows = [row for row in map(_unsealed, lines[1:]) if row is not None and {"trial", "score"} <= set(row)]
+    write_text(path, "".join(sealed(row) + "\n" for row in (key, *rows)))
     return {row["trial"]: row for row in rows}
+
+
+def _unsealed(line: bytes) -> dict | None:
+    try:
+        return unsealed(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _tracked(judgements: Iterator[Judgement], total: int, progress: bool) -> Iterable[Judgement]:
