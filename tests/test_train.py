@@ -239,12 +239,12 @@ def test_published_schedule():
 
 
 def test_cosine_schedule_rises_falls_and_ends_low():
-    c = config(Path("o"), epochs=10)
+    c = config(Path("o"), epochs=10, learning_rate=1e-3)
     rates = [learning_rate(c, t / 10) for t in range(101)]
     assert np.argmax(rates) == 10
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
     assert rates[-1] == pytest.approx(1e-5)
-    assert learning_rate(config(Path("o"), epochs=1), 0.5) < 1e-3
+    assert learning_rate(config(Path("o"), epochs=1, learning_rate=1e-3), 0.5) < 1e-3
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 4), (21, 6), (24, 6), (5, 100)])
