@@ -12,8 +12,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from remasc.sentences import is_name, quoted, reason
+
 PARTITIONS = ("train", "dev", "eval")
 SHIPPED = Path(__file__).parent / "recipes"
+
+
+_PARTITIONS = " ".join(PARTITIONS)
+# What a recipe may say: tables by their keys, pairs of limits, single numbers; each with its smallest and largest.
+_TABLES: dict[str, tuple[str, type, float, float]] = {
+    "pairs": (_PARTITIONS, int, 0, 1_000_000),
+    "rooms": (_PARTITIONS, int, 0, 1_000_000),
+    "devices": (_PARTITIONS, int, 0, 1_000_000),
+    "voices": (_PARTITIONS, int, 0, 10_000),
+    "speaker_share": (_PARTITIONS, float, 0, 1000),
+    "environments": ("1 2 3 4", float, 0, 1000),
+    "source_recorders": ("1 2 3", float, 0, 1000),
+}
+_RANGES = {
+    "level_dbfs": (-90, 0),
+    "lead_seconds": (0, 30),
+    "trail_seconds": (0, 30),
+    "command_seconds": (0.1, 60),
+}
+_NUMBERS: dict[str, tuple[type, float, float]] = {
+    "version": (int, 0, 1_000_000),
+    "replays_per_genuine": (int, 0, 100),
+    "random_rooms": (float, 0, 1),
+    "codec_share": (float, 0, 1),
+    "built_in_share": (float, 0, 1),
+    "real_noise_share": (float, 0, 1),
+}
+
+
+def _is_number(value: Any, kind: type, low: float, high: float) -> bool:
+    allowed = (int,) if kind is int else (int, float)
+    return type(value) in allowed and low <= value <= high
 
 
 @dataclass(frozen=True)
@@ -52,23 +86,64 @@ class Recipe:
     null: bool = False  # no difference between the chains: the null control
 
     def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise ValueError(
+                f"a recipe is named {quoted(self.name)}; expected one line of printable characters"
+            )
         if self.protocol not in ("open", "closed"):
-            raise ValueError(f"recipe {self.name!r}: protocol is {self.protocol!r}; expected open or closed")
-        for key in ("pairs", "rooms", "devices", "speaker_share", "voices"):
-            if unknown := set(getattr(self, key)) - set(PARTITIONS):
-                raise ValueError(
-                    f"recipe {self.name!r}: {key} names {sorted(unknown)[0]!r}; expected train, dev, eval"
-                )
-        if not any(self.pairs.values()) or min(self.pairs.values()) < 0:
-            raise ValueError(f"recipe {self.name!r}: pairs are {self.pairs}; expected at least one pair")
-        if set(self.environments) - set("1234") or sum(self.environments.values()) <= 0:
-            raise ValueError(f"recipe {self.name!r}: environments must be shares of '1' to '4'")
-        if set(self.source_recorders) - set("123") or sum(self.source_recorders.values()) <= 0:
-            raise ValueError(f"recipe {self.name!r}: source_recorders must be shares of '1' to '3'")
+            raise ValueError(
+                f"recipe {self.name!r}: protocol is {quoted(self.protocol)}; expected open or closed"
+            )
+        for key, (keys, kind, low, high) in _TABLES.items():
+            self._expect_table(key, keys, kind, low, high)
+        for key, (low, high) in _RANGES.items():
+            self._expect_range(key, getattr(self, key), low, high)
+        for environment, limits in self.snr_db.items() if isinstance(self.snr_db, dict) else [("", None)]:
+            self._expect_range(f"snr_db {quoted(environment)}", limits, -60, 120)
+        for key, (kind, low, high) in _NUMBERS.items():
+            if not _is_number(getattr(self, key), kind, low, high):
+                self._refuse(key, getattr(self, key), f"{low:g} to {high:g}")
+        for key in ("device_noise", "null"):
+            if not isinstance(getattr(self, key), bool):
+                self._refuse(key, getattr(self, key), "true or false")
+        self._expect_whole()
+
+    def _expect_table(self, key: str, keys: str, kind: type, low: float, high: float) -> None:
+        table = getattr(self, key)
+        names = keys.split()
+        if not isinstance(table, dict) or not set(table) <= set(names):
+            self._refuse(key, table, f"a table with the keys {', '.join(names)}")
+        for name, value in table.items():
+            if not _is_number(value, kind, low, high):
+                self._refuse(f"{key} {name}", value, f"{low:g} to {high:g}")
+
+    def _expect_range(self, key: str, limits: Any, low: float, high: float) -> None:
+        plain = isinstance(limits, list | tuple) and len(limits) == 2
+        if not (plain and all(_is_number(n, float, low, high) for n in limits) and limits[0] <= limits[1]):
+            self._refuse(key, limits, f"two numbers from {low:g} to {high:g}, the smaller one first")
+
+    def _expect_whole(self) -> None:
+        """Something to simulate, and all that it needs."""
+        wanted = {partition for partition, count in self.pairs.items() if count}
+        if not wanted:
+            self._refuse("pairs", self.pairs, "at least one pair")
+        homes = {"train"} if self.protocol == "closed" else wanted
+        heard = {environment for environment, share in self.environments.items() if share > 0}
+        for key, needed in (("rooms", homes), ("devices", homes), ("snr_db", heard)):
+            if missing := sorted(needed - set(getattr(self, key))):
+                self._refuse(key, getattr(self, key), f"an entry for {missing[0]}")
+        for key in ("environments", "source_recorders"):
+            if sum(getattr(self, key).values()) <= 0:
+                self._refuse(key, getattr(self, key), "at least one share above 0")
+        if not any(self.speaker_share.get(partition, 1) for partition in wanted):
+            self._refuse("speaker_share", self.speaker_share, "a share above 0 where there are pairs")
+
+    def _refuse(self, key: str, value: Any, expected: str) -> None:
+        raise ValueError(f"recipe {self.name!r}: {key} is {quoted(value)}; expected {expected}")
 
     def scaled(self, scale: float) -> Recipe:
         """The recipe with `scale` times as many pairs in every partition that has any (at least one)."""
-        if not scale > 0:
+        if not 0 < scale <= 1_000_000:
             raise ValueError(f"scale is {scale}; expected a positive number such as 0.1 or 2")
         pairs = {k: max(1, round(n * scale)) if n else 0 for k, n in self.pairs.items()}
         return dataclasses.replace(self, pairs=pairs)
@@ -98,16 +173,14 @@ def load_recipe(name_or_path: str | Path | Recipe) -> Recipe:
         )
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"{path}: not a readable recipe ({error}); expected TOML") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a readable recipe ({reason(error)}); expected TOML") from None
     known = [f.name for f in dataclasses.fields(Recipe)]
     if unknown := [key for key in fields if key not in known]:
-        close = difflib.get_close_matches(unknown[0], known, n=1)
+        close = difflib.get_close_matches(unknown[0][:100], known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{path}: unknown key {unknown[0]!r}{hint} (known: {', '.join(known)})")
+        raise ValueError(f"{path}: unknown key {quoted(unknown[0])}{hint} (known: {', '.join(known)})")
     try:
         return Recipe(**{"name": path.stem, **fields})
-    except (TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: a value has the wrong type ({error}); see {SHIPPED.name}/small.toml"
-        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; see {SHIPPED.name}/small.toml") from None
