@@ -295,15 +295,9 @@ def _train(arguments: list[str]) -> int:
 def _report(scores: Path, *, out: Path | None = None, **options) -> None:
     """Evaluate a score file with what its run.json says of it, print the main figures and the page's path."""
     from eval.report import evaluate as make_report
+    from eval.report import stated
 
-    record = scores.parent / "run.json"
-    run = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    context = {key: run[key] for key in ("name", "corpus", "simulated", "partition") if key in run}
-    if run.get("threshold"):
-        context |= {"threshold": run["threshold"]["score"], "threshold_origin": run["threshold"]["origin"]}
-    figures = make_report(
-        scores, out=out, run=run.get("run", run), progress=sys.stderr.isatty(), **(context | options)
-    )
+    figures = make_report(scores, out=out, progress=sys.stderr.isatty(), **(stated(scores) | options))
     _print_figures(figures)
     print(f"Report: {((out or scores.parent) / 'report.html').resolve()}")
 

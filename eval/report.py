@@ -15,8 +15,10 @@ from eval.plots import det_png, histogram_png
 from eval.scores import asvspoof_format, read_scores
 from eval.summary import summarise
 from remasc.atomic import whole_file, write_text
+from remasc.sentences import is_name, quoted, reason
 
-__all__ = ["Clip", "evaluate", "markdown"]
+__all__ = ["Clip", "evaluate", "markdown", "stated"]
+LARGEST = 1e100  # of a score; beyond it differences of scores overflow
 
 
 def evaluate(
@@ -93,6 +95,43 @@ def evaluate(
     for file_name, text in texts.items():
         write_text(out / file_name, text)
     return figures
+
+
+def stated(scores_path: str | Path) -> dict[str, Any]:
+    """What a run.json beside the scores says of them, as arguments of `evaluate`: name, corpus, simulated,
+    partition, run, threshold and its origin. Empty where there is none; ValueError where it is none."""
+    path = Path(scores_path).parent / "run.json"
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        return _arguments(record)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: not the record of a scoring ({reason(error)}); remove it, or score again"
+        ) from None
+
+
+def _arguments(record: Any) -> dict[str, Any]:
+    if not isinstance(record, dict) or not isinstance(run := record.get("run", record), dict):
+        raise ValueError("it is no JSON object")
+    found = {key: record[key] for key in ("name", "corpus", "partition") if key in record}
+    if wrong := [key for key, value in found.items() if not is_name(value)]:
+        raise ValueError(f"its {wrong[0]} is {quoted(found[wrong[0]])}, no name")
+    if not isinstance(simulated := record.get("simulated"), bool | None):
+        raise ValueError(f"its simulated is {quoted(simulated)}, neither true nor false")
+    found |= {"simulated": simulated, "run": run}
+    if (threshold := record.get("threshold")) is None:
+        return found
+    score = threshold.get("score") if isinstance(threshold, dict) else None
+    if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) < LARGEST:
+        raise ValueError(f"its threshold is {quoted(threshold)}, no score")
+    return found | {"threshold": float(score), "threshold_origin": _text(threshold.get("origin", ""))}
+
+
+def _text(value: Any) -> str:
+    return value if value == "" or is_name(value) else quoted(value)
 
 
 @contextmanager
