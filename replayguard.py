@@ -179,6 +179,8 @@ def score(
     from remasc import get_array
 
     probability(0.0, prior)  # a bad prior is an error before any file is opened
+    if threshold is not None and math.isnan(threshold):
+        raise ValueError("--threshold is NaN; expected a score, such as 0.5")
     loaded = load(detector)
     if array is not None:
         get_array(array)
@@ -369,7 +371,11 @@ def _sound_files(patterns: Iterable[str], file_list: Path | None) -> list[Path]:
 
     names = list(patterns)
     if file_list is not None:
-        names += [line.strip() for line in file_list.read_text(encoding="utf-8").splitlines() if line.strip()]
+        try:
+            lines = file_list.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise ValueError(f"{file_list}: not UTF-8 text; expected one path a line") from None
+        names += [line.strip() for line in lines if line.strip()]
     found: dict[Path, None] = {}
     for name in names:
         path = Path(name)
