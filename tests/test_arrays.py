@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-from tiny_corpus import outcome
 
 from remasc import ARRAYS, MicArray, get_array
 from remasc.arrays import tdoa
@@ -118,18 +117,6 @@ def test_bad_files_are_one_sentence(tmp_path, text, match):
     with pytest.raises(ValueError, match=match) as error:
         get_array(tmp_path / "desk.toml")
     assert "\n" not in str(error.value).strip()
-
-
-def test_mutated_files_never_raise_anything_else(tmp_path):
-    rng = np.random.default_rng(0)
-    for n in range(300):
-        text = bytearray(EXAMPLE.encode())
-        for place in rng.integers(len(text), size=rng.integers(1, 5)):
-            text[place] = rng.integers(256)
-        path = tmp_path / f"{n}.toml"
-        path.write_bytes(bytes(text))
-        array, refusal = outcome(get_array, path)
-        assert array.num_mics >= 1 if array else str(path) in refusal or "array" in refusal, n
 
 
 def test_unknown_name_gets_close_matches():

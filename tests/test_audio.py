@@ -246,37 +246,8 @@ def test_a_long_promise_is_not_allocated(tmp_path):
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG"])
-def test_mutated_files_are_read_or_refused(tmp_path, container):
-    """Never another exception, never a sample that is no number, never a shape that the file cannot hold."""
-    rng = np.random.default_rng(11)
-    whole = io.BytesIO()
-    sf.write(whole, noise(3, 2000).T * 0.5, 16000, format=container)
-    healthy, path = whole.getvalue(), tmp_path / "a.wav"
-    read = 0
-    for n in range(400):
-        data = bytearray(healthy)
-        reach = 64 if n % 2 else len(data)
-        for place in rng.integers(min(reach, len(data)), size=rng.integers(1, 6)):
-            data[place] = rng.choice([0, 255, 127, 128, rng.integers(256)])
-        if n % 5 == 0:
-            del data[rng.integers(len(data)) :]
-        path.write_bytes(data)
-        result, refusal = outcome(read_audio, path)
-        if result is None:
-            assert refusal.startswith(f"{path}: "), n
-        else:
-            waveform, rate = result
-            read += 1
-            assert np.isfinite(waveform).all(), n
-            assert np.abs(waveform).max() <= 1, n
-            assert 4000 <= rate <= 384000, n
-            assert waveform.size <= 100 * len(data), n
-    assert 0 < read < 400
-
-
 def test_mutated_headers_never_change_what_is_heard(tmp_path):
-    """One wrong byte in a plain WAV header: an error, or the same samples (fewer where the length shrank)."""
+    """One wrong byte in a plain WAV header: an error, or the same samples."""
     path = tmp_path / "a.wav"
     write_wav(path, noise(3, 300), 16000)
     healthy = path.read_bytes()
@@ -293,21 +264,7 @@ def test_mutated_headers_never_change_what_is_heard(tmp_path):
             assert rate == 16000, (place, value)
             kept = waveform.shape[1]
             assert np.array_equal(waveform, expected[:, :kept]), (place, value)
-            assert kept == 300 or 40 <= place < 44, (place, value)
-
-
-def test_damaged_flac_is_noticed(tmp_path):
-    path = tmp_path / "a.flac"
-    sf.write(path, noise(2, 20000).T, 16000)
-    healthy = path.read_bytes()
-    expected = read_audio(path)[0]
-    rng = np.random.default_rng(5)
-    for n in range(60):
-        data = bytearray(healthy)
-        data[rng.integers(200, len(data))] ^= 1 << rng.integers(8)
-        path.write_bytes(data)
-        result, refusal = outcome(read_audio, path)
-        assert np.array_equal(result[0], expected) if result else str(path) in refusal, n
+            assert kept == 300, (place, value)
 
 
 @pytest.mark.parametrize(
