@@ -1,12 +1,13 @@
 """The state of a training between two steps, in one file without pickle: `state.safetensors`.
 
 Tensors (weights, the best weights, the optimiser's moments, the best dev scores) lie in the file, everything
-else as JSON in its header; written whole, so that a run killed at any moment goes on from the last one.
+else as JSON in its header, with a checksum of each tensor and of itself; written whole, so that a run killed at
+any moment goes on from the last one.
 """
 
 from __future__ import annotations
 
-import json
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from remasc.atomic import whole_file
+from remasc.sentences import reason
+from remasc.shards import sealed, unsealed
 
 STATE = "state.safetensors"
 
@@ -72,7 +75,7 @@ def save_state(
         "scaler": scaler.state_dict(),
     }
     with whole_file(folder / STATE) as temporary:
-        save_file(tensors, temporary, metadata={"state": json.dumps(facts)})
+        save_file(tensors, temporary, metadata={"state": sealed(facts | {"crc32": _checksums(tensors)})})
 
 
 def load_state(
@@ -87,19 +90,25 @@ def load_state(
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["state"])
+            facts = unsealed((file.metadata() or {})["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if facts["crc32"] != _checksums(tensors):
+            raise ValueError("the checksums of its tensors differ")
         position = Position(**facts["position"])
         best = Best(**facts["best"], weights=_below(tensors, "best/"), scores=tensors["best_scores"])
         network.load_state_dict(_below(tensors, "network/"))
         _load_optimizer(optimizer, _below(tensors, "optimizer/"))
         scaler.load_state_dict(facts["scaler"])
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
         raise ValueError(
-            f"{path}: not a state to go on from ({reason}); start anew with --no-resume"
+            f"{path}: not a state to go on from ({reason(error)}); start anew with --no-resume"
         ) from None
     return position, best
+
+
+def _checksums(tensors: dict[str, Tensor]) -> dict[str, int]:
+    raw = {name: value.contiguous().reshape(-1).view(torch.uint8) for name, value in tensors.items()}
+    return {name: zlib.crc32(value.numpy()) for name, value in raw.items()}
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
