@@ -66,15 +66,17 @@ class PlaneExamples(Sequence):
         folder = Path(folder) / f"planes-{_key(recordings, settings)}"
         folder.mkdir(parents=True, exist_ok=True)
         starts = range(0, len(recordings), SHARD)
-        missing = [start for start in starts if not _frames_path(folder, start).exists()]
+        missing = [n for n in starts if _frames(folder, n, len(recordings[n : n + SHARD])) is None]
         jobs = [(recordings[n : n + SHARD], folder, seconds, n) for n in missing]
         done = len(recordings) - sum(len(job[0]) for job in jobs)
         if jobs:
             built = unordered(_build_shard, jobs, workers)
             for _ in tracked(built, "preparing planes", len(recordings), done, progress):
                 pass
-        frames = [n for start in starts for n in json.loads(_frames_path(folder, start).read_text())]
-        return cls(recordings, folder, frames)
+        frames = [_frames(folder, start, len(recordings[start : start + SHARD])) for start in starts]
+        if None in frames:
+            raise ValueError(f"{folder}: changes while it is read; is another program writing there?")
+        return cls(recordings, folder, [count for shard in frames for count in shard])
 
 
 def _build_shard(recordings: list[Recording], folder: Path, seconds: float, start: int) -> tuple[int, int]:
@@ -90,6 +92,18 @@ def _build_shard(recordings: list[Recording], folder: Path, seconds: float, star
     # the frame counts are written last: they say that the shard is complete
     write_text(_frames_path(folder, start), json.dumps([p.shape[-1] for p in planes]))
     return len(recordings), start
+
+
+def _frames(folder: Path, start: int, count: int) -> list[int] | None:
+    """The frame counts of a shard; None where it is missing, torn or damaged, and so to be made again."""
+    try:
+        frames = json.loads(_frames_path(folder, start).read_text(encoding="utf-8"))
+        planes = np.load(_shard_path(folder, start), mmap_mode="r")
+        shape = (CovariancePlanes.count, CovariancePlanes.bands, sum(frames))
+        whole = len(frames) == count and all(type(n) is int and n > 0 for n in frames)
+        return frames if whole and planes.shape == shape and planes.dtype == np.float16 else None
+    except (OSError, ValueError, TypeError, EOFError, RecursionError):
+        return None
 
 
 def _planes(recording: Recording, seconds: float) -> np.ndarray:

@@ -43,6 +43,16 @@ def test_what_is_prepared_is_not_prepared_again(recordings, tmp_path, monkeypatc
     assert all(torch.equal(a, again[i]) for i, a in enumerate(first))
 
 
+@pytest.mark.parametrize(
+    "damage", [b"", b"[1, 2", b"[" * 50_000, b"{}", b"7", b'["a"]', b"[1]", b"\xff", b"\x93NUMPY\1\0"]
+)
+@pytest.mark.parametrize("name", ["0000000.json", "0000000.npy"])
+def test_a_damaged_shard_is_made_again(recordings, tmp_path, damage, name):
+    first = build(recordings[:3], tmp_path)[2]
+    (next(tmp_path.iterdir()) / name).write_bytes(damage)
+    assert torch.equal(build(recordings[:3], tmp_path)[2], first)
+
+
 original = examples._build_shard
 
 
