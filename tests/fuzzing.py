@@ -166,7 +166,7 @@ def damaged_tree(tree: Any, rng: random.Random) -> Any:
             case 3:
                 del parent[key]
             case 4:
-                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                number = type(value) in (int, float) and abs(value) < 1e100
                 parent[key] = value * rng.choice((-1, 0, 2, 1000, 10**6, 1e-9)) if number else [value]
             case 5:
                 other, name = rng.choice(places)

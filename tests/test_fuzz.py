@@ -278,7 +278,8 @@ def test_meta(law, corpus):
     with Replaced(corpus.root / "core" / "meta.csv") as meta:
 
         def check(content: bytes, found: Corpus) -> None:
-            rows = [line for line in content.decode("utf-8-sig").split("\n") if line.strip()]
+            text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+            rows = [line for line in text.split("\n") if line.strip()]
             core = found.filter(subset="core")
             assert len(core) == len(rows)
             for row, r in zip(rows, core, strict=True):
@@ -321,7 +322,7 @@ def test_partitions(law, corpus):
     with Replaced(corpus.root / "partitions.tsv") as listed:
 
         def check(content: bytes, parts: dict[str, Corpus]) -> None:
-            told = dict(line.rstrip("\r").split("\t") for line in content.decode().split("\n")[1:] if line)
+            told = dict(line.partition("\t")[::2] for line in content.decode().splitlines()[1:])
             assert list(parts) == list(PARTITIONS)
             assert sorted(r.trial_id for part in parts.values() for r in part) == sorted(
                 r.trial_id for r in corpus.trials()
