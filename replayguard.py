@@ -265,7 +265,9 @@ def _guarded(name: str, arguments: list[str]) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("REPLAYGUARD_DEBUG"):
             raise
-        print(f"replayguard {name}: {error}", file=sys.stderr)
+        from remasc.sentences import plain
+
+        print(f"replayguard {name}: {plain(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -368,6 +370,7 @@ def _clips(corpus: Corpus, scores: Path) -> list[Clip]:
 def _sound_files(patterns: Iterable[str], file_list: Path | None) -> list[Path]:
     """Files in the order given; folders are walked, patterns expanded, nothing twice."""
     from remasc.audio import SUFFIXES
+    from remasc.sentences import quoted
 
     names = list(patterns)
     if file_list is not None:
@@ -379,17 +382,21 @@ def _sound_files(patterns: Iterable[str], file_list: Path | None) -> list[Path]:
     found: dict[Path, None] = {}
     for name in names:
         path = Path(name)
-        if path.is_dir():
+        try:
+            is_folder, exists = path.is_dir(), path.exists()
+        except OSError as error:  # a name that is too long, a folder that may not be entered
+            raise ValueError(f"{quoted(name)}: {error.strerror}; expected a sound file or a folder") from None
+        if is_folder:
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not inside:
                 raise ValueError(f"{name}: the folder holds no sound files ({', '.join(sorted(SUFFIXES))})")
             found.update(dict.fromkeys(inside))
-        elif path.exists() or not glob.has_magic(name):
+        elif exists or not glob.has_magic(name):
             found[path] = None  # a missing file is reported with the others, not silently dropped
         else:
             matches = sorted(map(Path, glob.glob(name, recursive=True)))
             if not matches:
-                raise ValueError(f"{name}: no file matches this pattern")
+                raise ValueError(f"{quoted(name)}: no file matches this pattern")
             found.update(dict.fromkeys(matches))
     if not found:
         raise ValueError("nothing to score: give sound files, folders or patterns, or --corpus ROOT")
@@ -406,6 +413,7 @@ def _print_judgements(
 ) -> int:
     """Print each judgement as it comes; returns how many were undecided."""
     from detector.quality import REASONS
+    from remasc.sentences import plain
 
     undecided = 0
     if as_tsv:
@@ -425,12 +433,12 @@ def _print_judgements(
         numbers = [judged.score, judged.llr, judged.probability]
         if as_tsv:
             cells = ["" if value is None else f"{value:.6f}" for value in numbers]
-            print("\t".join([judged.trial, *cells, judged.decision, judged.reason]), flush=True)
+            print("\t".join([plain(judged.trial), *cells, judged.decision, plain(judged.reason)]), flush=True)
             continue
         score = "       -" if judged.score is None else f"{judged.score:8.3f}"
         chance = "     -" if judged.probability is None else f"{judged.probability:6.1%}"
         reason = f"  ({REASONS.get(judged.reason, judged.reason)})" if judged.reason else ""
-        print(f"{score}  P(live) {chance}  {judged.decision:<9}  {judged.trial}{reason}", flush=True)
+        print(f"{score}  P(live) {chance}  {judged.decision:<9}  {plain(judged.trial + reason)}", flush=True)
     return undecided
 
 

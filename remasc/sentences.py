@@ -32,6 +32,11 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= 2 * MOST else text[: 2 * MOST - 3] + "..."
 
 
+def plain(text: str) -> str:
+    """A text with what a terminal or a table would obey (line breaks, tabs, control characters) written out."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def is_name(text: Any) -> bool:
     """Whether a text may be printed as it is: one line, at most 200 characters, no control characters."""
     return isinstance(text, str) and 0 < len(text) <= 200 and text.isprintable()
