@@ -262,6 +262,9 @@ def _guarded(name: str, arguments: list[str]) -> int:
         if name == "train":
             return _train(arguments)
         return tyro.cli(COMMANDS[name], args=arguments, prog=f"replayguard {name}") or 0
+    except BrokenPipeError:  # the reader of our output (head, less) went away: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as error:
         if os.environ.get("REPLAYGUARD_DEBUG"):
             raise
