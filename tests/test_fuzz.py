@@ -522,8 +522,8 @@ def sound_file(tmp_path_factory):
         ("compact", "run", 60),
         ("compact", "weights", 60),
         ("compact", "weights file", 30),
-        ("nn-single", "config", 6),
-        ("nn-single", "weights", 4),
+        ("nn-single", "config", 3),
+        ("nn-single", "weights", 2),
     ],
 )
 def test_detector_whose_checksums_were_made_anew(law, tmp_path, sound_file, system, what, cases):
@@ -591,7 +591,7 @@ def test_training_state(law, tmp_path):
         return written(path, damaged_bytes(data, rng, fields=((0, "<Q"),), reach=rng.choice((900, None))))
 
     names = str(path)
-    law.hold("training state", 80, prepare, read, check, names=names, healthy=lambda: written(path, data))
+    law.hold("training state", 50, prepare, read, check, names=names, healthy=lambda: written(path, data))
 
 
 def test_training_config(law, tmp_path):
@@ -648,7 +648,7 @@ def test_scores(law, tmp_path):
     def prepare(rng: random.Random) -> bytes:
         return written(path, damaged_table(healthy, rng, "\t")).read_bytes()
 
-    law.hold("scores.tsv", 250, prepare, lambda _: read_scores(path), check_scores, names=str(path))
+    law.hold("scores.tsv", 150, prepare, lambda _: read_scores(path), check_scores, names=str(path))
 
 
 def test_protocol(law, tmp_path, corpus):
@@ -844,7 +844,7 @@ def test_front_door_score(law, tmp_path, capsys, checkpoint_folder, monkeypatch)
             checkpoint_folder,
         )
 
-    law.hold("`score`", 60, prepare, lambda arguments: front_door(capsys, *arguments), speaks)
+    law.hold("`score`", 40, prepare, lambda arguments: front_door(capsys, *arguments), speaks)
 
 
 def test_front_door_detector(law, tmp_path, capsys, sound_file, checkpoint_folder):
@@ -865,7 +865,7 @@ def test_front_door_detector(law, tmp_path, capsys, sound_file, checkpoint_folde
             *rng.choice(((), ("--json",), ("--tsv",))),
         )
 
-    law.hold("`score`, resealed detector", 60, prepare, lambda words: front_door(capsys, *words), speaks)
+    law.hold("`score`, resealed detector", 40, prepare, lambda words: front_door(capsys, *words), speaks)
 
 
 def test_front_door_corpus(law, capsys, tmp_path, corpus, checkpoint_folder, monkeypatch):
@@ -927,4 +927,4 @@ def test_front_door_evaluate(law, capsys, tmp_path):
             json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)
         return speaks(words, said)
 
-    law.hold("`evaluate`", 12, prepare, lambda words: front_door(capsys, *words), check)
+    law.hold("`evaluate`", 8, prepare, lambda words: front_door(capsys, *words), check)
