@@ -1,7 +1,7 @@
-"""replayguard: living person or playback device? The front door: one sub-command per job.
+"""replayguard: Tells whether a voice command came from a living person or from a playback device.
 
-Each command imports what it needs when it is called, so that `--help` answers at once. Errors at the border are
-one sentence on stderr and exit code 2.
+This is the front door: one sub-command per job. Each command imports what it needs when it is called, so that
+`--help` answers at once. Errors at the border are one sentence on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -44,9 +44,11 @@ def demo(
         workers: Processes; default: one per core.
     """
     from detector.batch import score_corpus
+    from detector.score import load
     from remasc import Corpus
     from remasc.simulate import generate
 
+    load(detector)  # a wrong name is an error before anything is simulated
     print(f"1. Simulating a small corpus in {out / 'corpus'} (simulated recordings, not ReMASC)", flush=True)
     generate("demo", out / "corpus", speech=speech, noise=noise, workers=workers)
     corpus = Corpus.from_meta(out / "corpus")
@@ -152,7 +154,7 @@ def score(
         corpus: Score a corpus instead of files; writes OUT/scores.tsv and OUT/protocol.tsv.
         split: Partition of the corpus: train, dev or eval.
         out: Folder for the corpus's scores; default: runs/scores-SPLIT beside you.
-        file_list: Text file with one path a line.
+        file_list: Text file with one path a line; lines that begin with # are skipped.
         as_json: One JSON object a line.
         as_tsv: Tab-separated values with a header.
         prior: Prior probability of a living person, for the probability.
@@ -162,6 +164,8 @@ def score(
     if corpus is not None:
         if files or file_list:
             raise ValueError("give either FILES or --corpus, not both")
+        if as_json or as_tsv or threshold is not None:
+            raise ValueError("--corpus writes scores.tsv; --json, --tsv and --threshold are for FILES")
         from detector.batch import score_corpus
         from remasc import Corpus
 
@@ -173,6 +177,10 @@ def score(
             )
         )
         return 0
+    if as_json and as_tsv:
+        raise ValueError("give either --json or --tsv, not both")
+    if out is not None:
+        raise ValueError("--out is for --corpus; the scores of FILES go to standard output: --tsv > FILE")
     from detector.batch import judge_all
     from detector.calibration import probability
     from detector.score import load
@@ -186,8 +194,12 @@ def score(
         get_array(array)
     jobs = [(str(path), str(path), array) for path in _sound_files(files, file_list)]
     judgements = judge_all(detector, jobs, workers=workers, options={"prior": prior, "threshold": threshold})
-    at = loaded.threshold if threshold is None else threshold
-    undecided = _print_judgements(judgements, as_json, as_tsv, at, prior, loaded.run)
+    if as_tsv:
+        print("trial\tscore\tllr\tprobability\tdecision\treason\tdetail")
+    elif not as_json:
+        print(_polarity(loaded.threshold if threshold is None else threshold, threshold, loaded.run, prior))
+    limits = {"threshold": loaded.threshold if threshold is None else threshold, "prior": prior}
+    undecided = _print_judgements(judgements, as_json, as_tsv, limits)
     return 1 if undecided else 0
 
 
@@ -195,6 +207,7 @@ def evaluate(
     scores: Folder,
     out: Path | None = None,
     protocol: Path | None = None,
+    partition: str | None = None,
     threshold: float | None = None,
     simulated: bool | None = None,
     name: str | None = None,
@@ -206,9 +219,10 @@ def evaluate(
     """Error rates, breakdowns and figures of a score file: metrics.json, Markdown, PNG, one HTML page.
 
     Args:
-        scores: scores.tsv, with the columns trial, score and label at least.
+        scores: scores.tsv, with the columns trial, score and label at least, or the folder that holds it.
         out: Folder for the results; default: that of the scores.
         protocol: protocol.tsv with labels and conditions; default: the one beside the scores, if any.
+        partition: Which partition of the protocol was scored; default: what run.json says, else eval.
         threshold: Threshold set on dev; default: what run.json beside the scores says, else the EER threshold.
         simulated: Say that the trials are simulated (or not); default: what run.json says.
         name: Name of the system in the report.
@@ -217,7 +231,16 @@ def evaluate(
         bootstrap: Draws for the intervals.
         asvspoof: Also write cm_scores.tsv and cm_keys.tsv for the ASVspoof tools.
     """
-    given = {"threshold": threshold, "simulated": simulated, "name": name, "corpus": corpus, "prior": prior}
+    if scores.is_dir():
+        scores = scores / "scores.tsv"
+    given = {
+        "partition": partition,
+        "threshold": threshold,
+        "simulated": simulated,
+        "name": name,
+        "corpus": corpus,
+        "prior": prior,
+    }
     options = {key: value for key, value in given.items() if value is not None}
     if threshold is not None:
         options["threshold_origin"] = "given on the command line"
@@ -238,6 +261,9 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
 def main(argv: Iterable[str] | None = None) -> int:
     """Run one sub-command; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that knows no "≥" still gets its line
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if arguments else 2
@@ -249,6 +275,9 @@ def main(argv: Iterable[str] | None = None) -> int:
     for name in (" ".join(arguments[:2]), arguments[0]):
         if name in COMMANDS:
             return _guarded(name, arguments[len(name.split()) :])
+    if inside := [name for name in COMMANDS if name.startswith(f"{arguments[0]} ")]:
+        print(_help(inside))
+        return 0 if arguments[1:] in (["-h"], ["--help"]) else 2
     close = difflib.get_close_matches(" ".join(arguments[:2]), COMMANDS, n=1, cutoff=0.5)
     close = close or difflib.get_close_matches(arguments[0], COMMANDS, n=1, cutoff=0.5)
     hint = f"; did you mean `replayguard {close[0]}`?" if close else ""
@@ -270,20 +299,21 @@ def _guarded(name: str, arguments: list[str]) -> int:
             raise
         from remasc.sentences import plain
 
-        print(f"replayguard {name}: {plain(str(error))}", file=sys.stderr)
+        fact = (
+            f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        )
+        print(f"replayguard {name}: {plain(str(fact))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            f"replayguard {name}: stopped; what was finished is kept, run it again to go on", file=sys.stderr
-        )
+        print(f"replayguard {name}: stopped; run it again to go on from what was finished", file=sys.stderr)
         return 130
 
 
-def _help() -> str:
-    width = max(map(len, COMMANDS)) + 2
+def _help(names: Iterable[str] = COMMANDS) -> str:
+    width = max(map(len, names)) + 2
     lines = ["usage: replayguard COMMAND [...]", "", (__doc__ or "").split("\n")[0].partition(": ")[2], ""]
-    for name, command in COMMANDS.items():
-        lines.append(f"  {name:<{width}}{(command.__doc__ or '').splitlines()[0]}")
+    for name in names:
+        lines.append(f"  {name:<{width}}{(COMMANDS[name].__doc__ or '').splitlines()[0]}")
     return "\n".join(
         [*lines, "", "replayguard COMMAND --help explains each; replayguard --version tells the version."]
     )
@@ -331,7 +361,8 @@ def _print_figures(figures: dict) -> None:
                 cell["name"], str(cell["genuine"]), str(cell["replay"]), *rates, words.cell_note(cell)
             )
         table.add_section()
-    console.print(table)
+    if table.row_count:
+        console.print(table)
 
 
 def _clips(corpus: Corpus, scores: Path) -> list[Clip]:
@@ -378,10 +409,10 @@ def _sound_files(patterns: Iterable[str], file_list: Path | None) -> list[Path]:
     names = list(patterns)
     if file_list is not None:
         try:
-            lines = file_list.read_text(encoding="utf-8").splitlines()
+            lines = file_list.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError:
             raise ValueError(f"{file_list}: not UTF-8 text; expected one path a line") from None
-        names += [line.strip() for line in lines if line.strip()]
+        names += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     found: dict[Path, None] = {}
     for name in names:
         path = Path(name)
@@ -406,42 +437,37 @@ def _sound_files(patterns: Iterable[str], file_list: Path | None) -> list[Path]:
     return list(found)
 
 
-def _print_judgements(
-    judgements: Iterable[Judgement],
-    as_json: bool,
-    as_tsv: bool,
-    threshold: float | None,
-    prior: float,
-    run: dict,
-) -> int:
+def _polarity(threshold: float | None, given: float | None, run: dict, prior: float) -> str:
+    """How to read what follows: polarity, threshold and where it comes from, prior."""
+    stated = (run.get("threshold") or {}).get("p_fa")
+    origin = "given" if given is not None else f"p_fa {stated:.0%} on dev" if stated is not None else "stored"
+    limit = "accepted: nothing, for want of a threshold"
+    if threshold is not None:
+        limit = f"accepted at score >= {threshold:.6g} ({origin})"
+    return f"score: higher = more genuine; {limit}; P(live) at prior {prior:g}, which moves no decision"
+
+
+def _print_judgements(judgements: Iterable[Judgement], as_json: bool, as_tsv: bool, limits: dict) -> int:
     """Print each judgement as it comes; returns how many were undecided."""
-    from detector.quality import REASONS
     from remasc.sentences import plain
 
     undecided = 0
-    if as_tsv:
-        print("trial\tscore\tllr\tprobability\tdecision\treason")
-    elif not as_json:
-        limit = "none, so nothing is decided" if threshold is None else f"{threshold:.4f}"
-        stated = (run.get("threshold") or {}).get("p_fa")
-        origin = "" if stated is None else f" (p_fa {stated:.0%} on dev)"
-        print(
-            f"score: higher = more genuine; accepted at score >= {limit}{origin}; P(live) at prior {prior:g}"
-        )
     for judged in judgements:
         undecided += judged.decision == "undecided"
-        if as_json:
-            print(json.dumps(judged.as_dict()), flush=True)
-            continue
         numbers = [judged.score, judged.llr, judged.probability]
-        if as_tsv:
-            cells = ["" if value is None else f"{value:.6f}" for value in numbers]
-            print("\t".join([plain(judged.trial), *cells, judged.decision, plain(judged.reason)]), flush=True)
-            continue
-        score = "       -" if judged.score is None else f"{judged.score:8.3f}"
-        chance = "     -" if judged.probability is None else f"{judged.probability:6.1%}"
-        reason = f"  ({REASONS.get(judged.reason, judged.reason)})" if judged.reason else ""
-        print(f"{score}  P(live) {chance}  {judged.decision:<9}  {plain(judged.trial + reason)}", flush=True)
+        if as_json:
+            print(json.dumps(judged.as_dict() | limits), flush=True)
+        elif as_tsv:
+            cells = ["" if value is None else repr(value) for value in numbers]
+            cells = [plain(judged.trial), *cells, judged.decision, judged.reason, plain(judged.detail)]
+            print("\t".join(cells), flush=True)
+        else:
+            score = "       -" if judged.score is None else f"{judged.score:8.3f}"
+            chance = "     -" if judged.probability is None else f"{judged.probability:6.1%}"
+            detail = f"  ({judged.detail.removeprefix(judged.trial + ': ')})" if judged.detail else ""
+            print(
+                f"{score}  P(live) {chance}  {judged.decision:<9}  {plain(judged.trial + detail)}", flush=True
+            )
     return undecided
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from detector.score import Judgement, load
 from remasc import Corpus, Recording
 from remasc.atomic import write_text
+from remasc.parallel import default_workers, tracked
 from remasc.protocol import partitions, write_protocol
 from remasc.schema import name_of
 from remasc.shards import sealed, unsealed
@@ -43,7 +44,10 @@ def judge_all(
     options: dict | None = None,
 ) -> Iterator[Judgement]:
     """Judge (trial, path, array name or file) jobs, in order, on `workers` processes (default: all cores)."""
-    workers = min(workers or os.cpu_count() or 1, max(1, len(jobs) // FEW))
+    workers = default_workers() if workers is None else workers
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; expected 1 or more")
+    workers = min(workers, max(1, len(jobs) // FEW))
     chunks = [jobs[i : i + CHUNK] for i in range(0, len(jobs), CHUNK)]
     if workers == 1:
         loaded = load(detector)
@@ -66,17 +70,23 @@ def score_corpus(
     *,
     split: str = "eval",
     arrays: Iterable[str] | None = None,
-    dev_share: float = 0.2,
-    seed: int = 0,
+    dev_share: float | None = None,
+    seed: int | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
     """Score every trial of one partition exactly once; returns the path of `out/scores.tsv`.
 
+    The corpus is parted as for the detector's training (its `seed` and `dev_share`), unless these are given: dev
+    must be the trials it did not train on.
+
     Beside it stands protocol.tsv with the trials and their conditions. Scores are appended to a partial file as
     they come, so that an interrupted run goes on where it stopped; the final file appears whole, in the
     protocol's order. Raises ValueError where a trial's file is missing or cannot be scored.
     """
+    training = load(detector).config.get("training") or {}
+    dev_share = float(training.get("dev_share", 0.2)) if dev_share is None else dev_share
+    seed = int(training.get("seed", 0)) if seed is None else seed
     parts = partitions(corpus, dev_share=dev_share, seed=seed)
     if split not in parts:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(parts)}")
@@ -85,11 +95,19 @@ def score_corpus(
     part = parts[split] if chosen is None else parts[split].filter(array=list(chosen))
     trials = list(part.trials())
     _refuse_incomplete(trials, split, corpus)
+    if (out / "model.safetensors").exists():
+        raise ValueError(f"{out}: is a detector's own folder; give another --out, such as {out / split}")
     out.mkdir(parents=True, exist_ok=True)
-    protocol_hash = write_protocol(out / "protocol.tsv", {split: part})
-    key = {"detector": _fingerprint(detector), "protocol": protocol_hash}
+    key = {"detector": _fingerprint(detector), "protocol": _protocol_hash(out, split, part)}
+    if (out / "scores.tsv").exists():
+        if _scored(out) == key:
+            return out / "scores.tsv"
+        raise ValueError(
+            f"{out}: holds the scores of another detector or of other trials; give another --out or delete it"
+        )
     partial = out / "scores.tsv.partial"
     done = _read_partial(partial, key)
+    write_protocol(out / "protocol.tsv", {split: part})
     todo = [r for r in trials if r.trial_id not in done]
     jobs = [(r.trial_id, str(r.path), r.array) for r in todo]
     failed: list[Judgement] = []
@@ -106,7 +124,7 @@ def score_corpus(
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(trials)} trials could not be scored (first: {failed[0].trial}: "
-            f"{failed[0].reason}); nothing was dropped and no scores.tsv was written: run `replayguard corpus "
+            f"{failed[0].detail}); nothing was dropped and no scores.tsv was written: run `replayguard corpus "
             "check`, mend the files, and run this again to go on"
         )
     record = _record(detector, corpus, split, key)
@@ -114,6 +132,21 @@ def score_corpus(
     write_text(out / "scores.tsv", _table(trials, done))
     partial.unlink()
     return out / "scores.tsv"
+
+
+def _protocol_hash(out: Path, split: str, part: Corpus) -> str:
+    """The hash of the protocol to come, before anything in `out` is replaced."""
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        return write_protocol(Path(folder) / "protocol.tsv", {split: part})
+
+
+def _scored(out: Path) -> dict[str, str]:
+    """Which detector and protocol the finished scores in `out` are of."""
+    try:
+        run = json.loads((out / "run.json").read_text(encoding="utf-8"))["run"]
+        return {"detector": run["detector sha256"], "protocol": run["protocol sha256"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _record(detector: str, corpus: Corpus, split: str, key: dict) -> dict:
@@ -190,9 +223,12 @@ def _unsealed(line: bytes) -> dict | None:
 def _tracked(judgements: Iterator[Judgement], total: int, progress: bool) -> Iterable[Judgement]:
     if not progress:
         return judgements
-    from rich.progress import track
+    return tracked(((1, judgement) for judgement in judgements), "scoring", total, 0, True)
 
-    return track(judgements, description="scoring", total=total)
+
+def _flag(row: dict) -> str:
+    """Why the detector abstained; a detector without a threshold decides nothing, but abstains from nothing."""
+    return "" if row["reason"] == "no-threshold" else row["reason"]
 
 
 def _table(trials: list[Recording], done: dict[str, dict]) -> str:
@@ -201,6 +237,6 @@ def _table(trials: list[Recording], done: dict[str, dict]) -> str:
         row = done[recording.trial_id]
         conditions = recording.conditions()
         llr = "" if row["llr"] is None else repr(row["llr"])
-        values = [recording.trial_id, repr(row["score"]), llr, name_of(recording.label), row["reason"]]
+        values = [recording.trial_id, repr(row["score"]), llr, name_of(recording.label), _flag(row)]
         lines.append("\t".join(values + [conditions[name] for name in CONDITIONS]))
     return "\n".join(lines) + "\n"

@@ -154,7 +154,7 @@ def facts(
         "threshold": {"score": threshold_at(scores[~genuine], config.p_fa), "p_fa": config.p_fa},
         "corpus": card.get("name"),
         "simulated": card.get("simulated"),
-        "attribution": card.get("attribution") or card.get("speech") or [],
+        "attribution": [*(card.get("speech") or []), *(card.get("noise") or [])],
         "protocol_sha256": protocol_sha256,
         "commit": _commit(),
         "parameters": sum(p.numel() for p in training.network.parameters()),

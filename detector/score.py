@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,8 +30,9 @@ BUNDLED = Path(__file__).parent / "bundled"
 class Judgement:
     """What is said of one recording. `decision` is "genuine", "replay" or "undecided"; only the first accepts.
 
-    `score` is None where there was nothing to score; `llr` and `probability` are None without calibration.
-    `reason` is empty, or says why it could not be decided (a key of `quality.REASONS`, or an error's sentence).
+    `score` is None where there was nothing to score; `llr` is None without calibration, and `probability` also
+    where nothing was decided: silence has a score, but no chance of being a person. `reason` is empty or a word
+    of `quality.REASONS` that says why it could not be decided; `detail` says it in a sentence.
     """
 
     trial: str
@@ -41,6 +41,7 @@ class Judgement:
     probability: float | None
     decision: str
     reason: str = ""
+    detail: str = ""
 
     @property
     def accepted(self) -> bool:
@@ -100,19 +101,24 @@ class Detector:
         threshold: float | None = None,
     ) -> Judgement:
         """Score, calibrated probability at `prior`, and the decision at `threshold` (default: the shipped one)."""
-        array = get_array(array) if isinstance(array, str) else array
+        array = get_array(array) if isinstance(array, str | Path) else array
         threshold = self.threshold if threshold is None else threshold
-        waveform = np.asarray(waveform, dtype=np.float32)
+        waveform = _samples(waveform)
         reason = quality.fault(waveform, sample_rate, array.num_mics if array else None) or ""
         if reason == "channels":
-            return Judgement(trial, None, None, None, "undecided", reason)
+            detail = f"{len(waveform)} channels, but the array {array.name} has {array.num_mics}"
+            return Judgement(trial, None, None, None, "undecided", reason, detail)
+        heard = waveform[:, : int((self.specification.seconds or quality.MAX_SECONDS) * sample_rate)]
+        reason = (
+            reason or quality.fault(heard, sample_rate) or ""
+        )  # what follows it says nothing of what it hears
         score = self.score(waveform[:, : int(quality.MAX_SECONDS * sample_rate)], sample_rate, array)
         llr = None if self.calibration is None else float(self.calibration.llr(score))
-        decision = "undecided"
-        if not reason and threshold is not None:
-            decision = "genuine" if score >= threshold else "replay"
-        chance = None if llr is None else probability(llr, prior)
-        return Judgement(trial, score, llr, chance, decision, reason)
+        if reason or threshold is None:
+            reason = reason or "no-threshold"
+            return Judgement(trial, score, llr, None, "undecided", reason, quality.REASONS[reason])
+        decision = "genuine" if score >= threshold else "replay"
+        return Judgement(trial, score, llr, None if llr is None else probability(llr, prior), decision)
 
     def judge_file(self, path: str | Path, array: MicArray | str | None = None, **options) -> Judgement:
         """`judge` for a sound file; a file that cannot be read is undecided, with the sentence that says why."""
@@ -121,19 +127,16 @@ class Detector:
             waveform, sample_rate = read_audio(path, seconds=quality.MAX_SECONDS + 1)
             return self.judge(waveform, sample_rate, array, trial=trial, **options)
         except (ValueError, OSError) as error:
-            return Judgement(trial, None, None, None, "undecided", str(error))
+            detail = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            return Judgement(trial, None, None, None, "undecided", "unreadable", detail)
 
     def _checked(self, waveform: np.ndarray, sample_rate: int, array: MicArray | str | None) -> np.ndarray:
-        waveform = np.asarray(waveform, dtype=np.float32)
-        if waveform.ndim != 2 or waveform.size == 0:
-            raise ValueError(
-                f"the waveform has shape {waveform.shape}; expected (microphones, samples), neither empty"
-            )
+        waveform = _samples(waveform)
         if not np.isfinite(waveform).all():
             raise ValueError("the waveform holds NaN or infinite samples; expected finite ones in [-1, 1]")
         if not 4000 <= sample_rate <= 384000:
             raise ValueError(f"the sample rate is {sample_rate}; expected 4000 to 384000 Hz")
-        array = get_array(array) if isinstance(array, str) else array
+        array = get_array(array) if isinstance(array, str | Path) else array
         if array is not None and array.num_mics != len(waveform):
             raise ValueError(
                 f"the recording has {len(waveform)} channels but the array {array.name} has "
@@ -150,22 +153,33 @@ class Detector:
         return self.network(x[None].to(device))[0]
 
 
+def _samples(waveform: np.ndarray) -> np.ndarray:
+    """(M, T) float32; ValueError on any other shape."""
+    if isinstance(waveform, torch.Tensor):
+        waveform = waveform.detach().cpu().numpy()
+    waveform = np.array(waveform, dtype=np.float32)  # a copy: the caller's may be read-only
+    if waveform.ndim != 2 or waveform.size == 0:
+        raise ValueError(
+            f"the waveform has shape {waveform.shape}; expected (microphones, samples), neither empty"
+        )
+    return waveform
+
+
 def load(path_or_name: str | Path = "default", *, device: str = "cpu") -> Detector:
     """A detector by its bundled name ("default") or from a checkpoint folder.
 
     Raises ValueError with one sentence where the name is unknown or the folder does not hold a sound checkpoint.
     """
-    folder = Path(path_or_name)
-    if not folder.is_dir():
-        names = bundled_names()
-        if str(path_or_name) not in names:
-            close = difflib.get_close_matches(str(path_or_name), names, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ValueError(
-                f"no detector {str(path_or_name)!r}{hint}; expected a bundled one ({', '.join(names)}) or the "
-                "folder of a checkpoint"
-            )
+    folder, names = Path(path_or_name), bundled_names()
+    if str(path_or_name) in names:  # first: a folder of that name must not take its place
         folder = BUNDLED / str(path_or_name)
+    elif not folder.is_dir():
+        close = difflib.get_close_matches(str(path_or_name), names, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(
+            f"no detector {str(path_or_name)!r}{hint}; expected a bundled one ({', '.join(names)}) or the "
+            "folder of a checkpoint"
+        )
     config, state, run = load_checkpoint(folder)
     try:
         detector = Detector(_network(config, state), config, run)
@@ -208,11 +222,3 @@ def bundled_names() -> list[str]:
     return (
         sorted(p.name for p in BUNDLED.iterdir() if (p / "config.json").is_file()) if BUNDLED.is_dir() else []
     )
-
-
-def judge_files(
-    detector: Detector, files: Sequence[Path], array: MicArray | str | None, **options
-) -> Iterator[Judgement]:
-    """Judge files one after the other, in order."""
-    for path in files:
-        yield detector.judge_file(path, array, **options)

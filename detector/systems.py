@@ -21,7 +21,8 @@ SYSTEMS = tuple(CHANNELS)
 class Specification:
     """What a trained network takes: its rate in Hz, its channels, and the arrays it was trained on.
 
-    `num_mics` is the number of channels of the network, None where it takes any number up to `max_mics`.
+    `num_mics` is the number of channels of the network, None where it takes any number up to `max_mics`;
+    `seconds` is how much of a recording's beginning it hears, None for all of it.
     """
 
     system: str
@@ -29,6 +30,7 @@ class Specification:
     arrays: tuple[str, ...]
     num_mics: int | None = None
     max_mics: int = 64
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         check_system(self.system)
@@ -41,6 +43,12 @@ class Specification:
                 type(value) is not int or not 1 <= value <= 64
             ):
                 raise ValueError(f"specification: {name} is {quoted(value)}; expected 1 to 64")
+        if self.seconds is None and self.system != "compact":
+            object.__setattr__(self, "seconds", 1.0)  # the published networks hear the first second
+        if self.seconds is not None and not (
+            type(self.seconds) in (int, float) and 0.1 <= self.seconds <= 600
+        ):
+            raise ValueError(f"specification: seconds is {quoted(self.seconds)}; expected 0.1 to 600")
         if not isinstance(self.arrays, list | tuple) or not all(map(is_name, self.arrays)):
             raise ValueError(f"specification: arrays is {quoted(self.arrays)}; expected a list of names")
         object.__setattr__(self, "arrays", tuple(self.arrays))

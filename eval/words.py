@@ -5,6 +5,7 @@ Takes the figures of `eval.summary` (fractions) and returns plain text, not esca
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 METRICS = {
@@ -116,7 +117,16 @@ def device_word(device: str) -> str:
 
 def threshold_words(figures: dict) -> str:
     point = figures["operating_point"]
-    return f"Accepted where score ≥ {point['threshold']:.6g}; the threshold is {point['origin']}."
+    return f"Accepted where score {limit_words(point['threshold'])}; the threshold is {point['origin']}."
+
+
+def limit_words(threshold: float) -> str:
+    """The rule `score >= threshold` so that the number as printed decides the same: the float above a round
+    number, which is what a sweep leaves, reads "> -0.1" and not "≥ -0.1"."""
+    below = math.nextafter(threshold, -math.inf)
+    if float(f"{below:.6g}") == below:
+        return f"> {below:.6g}"
+    return f"≥ {threshold:.6g}" if float(f"{threshold:.6g}") == threshold else f"≥ {threshold!r}"
 
 
 def trials_words(figures: dict) -> str:

@@ -23,7 +23,6 @@ import soundfile as sf
 from remasc import flac, ogg, riff
 from remasc.atomic import whole_file
 
-SUFFIXES = frozenset({".wav", ".flac", ".ogg"})  # what a walk through a folder takes for a recording
 SUFFIXES = frozenset({".wav", ".flac", ".ogg"})  # what a folder of recordings is searched for
 MAX_CHANNELS = 64
 MIN_RATE, MAX_RATE = 4_000, 384_000

@@ -61,13 +61,14 @@ class Corpus(Sequence[Recording]):
         return cls(recordings, root, _card(root))
 
     @property
-    def simulated(self) -> bool:
-        return self.card.get("simulated", False) is True
+    def simulated(self) -> bool | None:
+        """What corpus.json says; None where there is none: a folder does not prove what it holds."""
+        return self.card["simulated"] is True if "simulated" in self.card else None
 
     @property
     def name(self) -> str:
-        """The corpus's own name; "ReMASC" where no corpus.json gives one."""
-        return str(self.card.get("name", "ReMASC"))
+        """The name that corpus.json gives, else the folder's."""
+        return str(self.card.get("name", self.root.resolve().name))
 
     def __len__(self) -> int:
         return len(self.recordings)

@@ -94,3 +94,34 @@ def test_workers_change_nothing(detector, corpus, monkeypatch):
     assert [j.trial for j in two] == [r.trial_id for r in corpus]
     for a, b in zip(one, two, strict=True):
         assert a.score == pytest.approx(b.score, abs=1e-4)
+
+
+def test_a_detectors_own_folder_is_not_written_into(corpus, tmp_path):
+    folder = checkpoint(tmp_path / "mine")
+    before = (folder / "run.json").read_bytes()
+    with pytest.raises(ValueError, match="a detector's own folder"):
+        scored(str(folder), corpus, folder)
+    assert (folder / "run.json").read_bytes() == before
+
+
+def test_finished_scores_are_kept_and_never_mixed(detector, corpus, tmp_path):
+    path = scored(detector, corpus, tmp_path / "out")
+    protocol = (tmp_path / "out" / "protocol.tsv").read_bytes()
+    stamp = path.stat().st_mtime_ns
+    assert scored(detector, corpus, tmp_path / "out").stat().st_mtime_ns == stamp
+    with pytest.raises(ValueError, match="other trials"):
+        scored(detector, corpus, tmp_path / "out", split="dev")
+    assert (tmp_path / "out" / "protocol.tsv").read_bytes() == protocol
+
+
+def test_dev_is_that_of_the_detectors_training(corpus, tmp_path):
+    from detector.checkpoint import save_checkpoint
+    from detector.systems import build_network
+    from remasc.protocol import partitions
+    from tests.test_score import description
+
+    config = description() | {"training": {"seed": 7, "dev_share": 0.4}}
+    folder = save_checkpoint(tmp_path / "seven", build_network(config), config, {})
+    path = scored(str(folder), corpus, tmp_path / "out", split="dev")
+    dev = partitions(corpus, dev_share=0.4, seed=7)["dev"]
+    assert set(read_scores(path, partition="dev").trial) == {r.trial_id for r in dev}

@@ -48,7 +48,8 @@ def test_version(capsys):
     ("arguments", "said"),
     [
         (("scor",), "did you mean `replayguard score`"),
-        (("corpus", "sumary"), "did you mean `replayguard corpus summary`"),
+        (("score", "x.wav", "--json", "--tsv"), "not both"),
+        (("score", "x.wav", "--out", "x"), "--out is for --corpus"),
         (("score", "x.wav", "--detector", "nope"), "no detector 'nope'"),
         (("corpus", "summary", "nowhere"), "nowhere"),
         (("evaluate", "nowhere.tsv"), "nowhere.tsv"),
@@ -93,9 +94,10 @@ def test_an_undecided_file_says_why_and_exits_1(capsys, tmp_path, detector):
     assert code == 1
     rows = {line.split("\t")[0].rsplit("/", 1)[-1]: line.split("\t") for line in out.splitlines()[1:]}
     assert rows["good.wav"][4] == "genuine"
-    assert rows["silent.wav"][4:] == ["undecided", "silent"]
-    assert rows["stereo.wav"][4:] == ["undecided", "channels"]
-    assert rows["text.wav"][4] == "undecided"
+    assert rows["silent.wav"][4:6] == ["undecided", "silent"]
+    assert rows["silent.wav"][3] == ""  # silence has no chance of being a person
+    assert rows["stereo.wav"][4:6] == ["undecided", "channels"]
+    assert rows["text.wav"][4:6] == ["undecided", "unreadable"]
     code, out, _ = call(capsys, "score", tmp_path / "gone.wav", "--detector", detector)
     assert code == 1
     assert "undecided" in out

@@ -97,6 +97,50 @@ def test_what_cannot_be_judged_is_never_accepted(loaded, reason, waveform):
     assert not judged.accepted
 
 
+def no_speech():
+    """Sounds that no person made, by name, (2, T) at 16 kHz."""
+    g = np.random.default_rng(0)
+    t = np.arange(32000) / 16000
+    lsb = g.integers(-1, 2, (2, 32000)) / 32768
+    click = np.zeros((2, 32000))
+    click[:, 16000] = 0.5
+    talk = 0.1 * g.standard_normal((2, 32000))
+    gap = np.zeros((2, 3200))
+    return {
+        "click in digital silence": click + np.array([[0.0], [1e-6]]) * lsb,
+        "click in hiss": click + 3 * lsb,
+        "tone": 0.2 * np.stack([np.sin(2765 * t), np.sin(2765 * t + 0.3)]),
+        "constant and a little noise": 0.3 + lsb,
+        "zeros appended": np.concatenate([talk, gap], axis=1),
+        "dither in front": np.concatenate([lsb, talk], axis=1),
+    }
+
+
+@pytest.mark.parametrize("name", no_speech())
+def test_what_no_person_said_is_never_accepted(loaded, name):
+    judged = loaded.judge(no_speech()[name].astype(np.float32), 16000, None, threshold=-1e9)
+    assert judged.decision == "undecided", name
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 12000])
+def test_a_rate_that_hides_the_upper_band_is_not_judged(loaded, rate):
+    judged = loaded.judge(speech(4, rate=rate), rate, None, threshold=-1e9)
+    assert (judged.decision, judged.reason) == ("undecided", "narrow-band")
+
+
+def test_a_published_network_is_judged_by_the_second_that_it_hears(tmp_path):
+    single = detector.load(checkpoint(tmp_path / "x", "nn-single"))
+    late = np.concatenate([1e-6 * speech(seed=2), speech()], axis=1)
+    assert single.judge(late, 16000, "D4", threshold=-1e9).decision == "undecided"
+
+
+def test_a_bundled_name_cannot_be_taken_by_a_folder(tmp_path, monkeypatch):
+    bundled = detector.load("default").run
+    checkpoint(tmp_path / "default")
+    monkeypatch.chdir(tmp_path)
+    assert detector.load("default").run == bundled
+
+
 def test_a_file_that_cannot_be_read_is_undecided(loaded, tmp_path):
     (tmp_path / "bad.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVE")
     for path in (tmp_path / "bad.wav", tmp_path / "none.wav", tmp_path):
