@@ -286,9 +286,14 @@ def test_active_stretch_finds_the_word():
 
 
 def test_too_few_speakers_is_one_sentence(tmp_path):
-    write_wav(tmp_path / "a.wav", syllables(np.random.default_rng(0), 1.5)[None], 16000)
+    for word in ("yes", "no", "stop", "go"):  # folders of words, not of speakers
+        (tmp_path / "speech" / word).mkdir(parents=True)
+        clip = syllables(np.random.default_rng(0), 1.5)[None]
+        write_wav(tmp_path / "speech" / word / "a.wav", clip, 16000)
     with pytest.raises(ValueError, match="partitions that share none"):
-        generate(TINY, tmp_path / "out", speech=tmp_path, progress=False)
+        generate(TINY, tmp_path / "out", speech=tmp_path / "speech", progress=False)
+    with pytest.raises(ValueError, match="lies in the speech folder"):
+        generate(TINY, tmp_path / "speech" / "out", speech=tmp_path / "speech", progress=False)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no wav, flac or ogg"):
         generate(TINY, tmp_path / "out2", speech=tmp_path / "empty", progress=False)
@@ -325,3 +330,14 @@ def test_embedded_voices_speak(tmp_path):
     card = json.loads((root / "corpus.json").read_text())
     assert "stand-ins" in card["speech"][0]["source"]
     assert len(Corpus.from_meta(root)) == 4
+
+
+def test_recordings_that_were_not_simulated_here_are_never_touched(speech, tmp_path):
+    """A download in progress has sound files and no meta.csv yet."""
+    path = tmp_path / "copy" / "core" / "data" / "1010204.wav"
+    path.parent.mkdir(parents=True)
+    write_wav(path, np.ones((2, 100)) / 8, 16000)
+    for resume in (True, False):
+        with pytest.raises(ValueError, match="not simulated here"):
+            generate(TINY, tmp_path / "copy", speech=speech, resume=resume, progress=False)
+        assert path.is_file()

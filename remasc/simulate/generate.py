@@ -77,8 +77,10 @@ def _array_names(arrays: Sequence[str]) -> tuple[str, ...]:
 def _check_target(out: Path, speech: Path | None) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; expected a folder for the corpus")
-    if speech is not None and out.resolve() == Path(speech).resolve():
-        raise ValueError(f"{out}: is the speech folder itself; choose another --out")
+    if speech is not None and out.resolve().is_relative_to(Path(speech).resolve()):
+        raise ValueError(
+            f"{out}: lies in the speech folder and would become speech itself; choose another --out"
+        )
 
 
 def _voices(plan: Recipe, out: Path, corpus_name: str) -> Path:

@@ -26,7 +26,7 @@ def subset_of(scene: dict) -> str:
 
 
 def file_id(scene: dict, array: str) -> str:
-    """Eight digits: the scene's number and the recording device; the class cannot be read from it."""
+    """Eight digits: the scene's number and the recording device; it is no input: even scenes are genuine."""
     return f"{FIRST_ID + scene['index']}{array[1]}"
 
 
@@ -83,6 +83,8 @@ def write_plan(out: Path, scenes: list[dict], stamp: dict, arrays: tuple[str, ..
     if not mark.is_file():
         if found := [s for s in (*SUBSETS, "complete") if (out / s / "meta.csv").exists()]:
             raise ValueError(f"{out}: its {found[0]}/meta.csv was not simulated here; choose another --out")
+        if found := [path for s in SUBSETS for path in (out / s / "data").glob("*.*")]:
+            raise ValueError(f"{found[0]}: was not simulated here; choose another --out, nothing was touched")
     elif resume and mark.read_text(encoding="utf-8") != stamp_text:
         raise ValueError(
             f"{out}: holds another simulated corpus; choose another --out, or remove that folder"

@@ -99,18 +99,18 @@ def _recorder(recipe: Recipe, rng: np.random.Generator, seconds: float) -> dict:
 
 
 def split_groups(clips: list[Clip], recipe: Recipe, corpus_name: str) -> dict[str, list[str]]:
-    """Speakers (or unlabelled sets) by partition, disjoint: shares of speakers; unlabelled sets go to train
-    where labelled speakers can fill dev and eval. ValueError where a wanted partition would stay empty."""
+    """Speakers (or unlabelled sets) by partition, disjoint: shares of speakers; unlabelled sets go to the
+    first partition, whole. ValueError where a wanted partition would stay empty."""
     wanted = [p for p in PARTITIONS if recipe.pairs.get(p, 0)]
     labelled = sorted({c.group for c in clips if c.labelled})
     loose = sorted({c.group for c in clips if not c.labelled} - set(labelled))
     rng = scene_rng(corpus_name, "speakers", "split")
-    if len(labelled) < len(wanted):  # groups stand for speakers
+    if len(wanted) == 1:  # nobody can be in two partitions of one
         labelled, loose = [*labelled, *loose], []
-    if len(labelled) < len(wanted):
+    if len(labelled) < len(wanted):  # folders are no speakers: they may be words, or days
         raise ValueError(
-            f"the speech folder has {len(labelled)} speakers or groups for {len(wanted)} partitions that share "
-            "none; give each speaker a folder, or a metadata.csv with columns file,speaker"
+            f"the speech folder names {len(labelled)} speakers for {len(wanted)} partitions that share none; add "
+            "a metadata.csv with the columns file,speaker"
         )
     order = [labelled[i] for i in rng.permutation(len(labelled))]
     weights = np.array([recipe.speaker_share.get(p, 0.01) for p in wanted])

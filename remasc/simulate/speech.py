@@ -48,8 +48,9 @@ def audio_files(folder: Path) -> list[Path]:
 
 
 def scan_speech(folder: Path) -> list[Clip]:
-    """The clips of a folder. Each metadata.csv with columns file and speaker labels the files beside it;
-    the others are grouped by the folder directly below their set."""
+    """The clips of a folder. Each metadata.csv with columns file and speaker labels the files beside it; in such
+    a set a file without a label is left out, for it may be anybody's. The others are grouped by the folder
+    directly below their set."""
     files = audio_files(folder)
     labels: dict[Path, str] = {}
     sets: list[Path] = []
@@ -58,9 +59,12 @@ def scan_speech(folder: Path) -> list[Clip]:
         if speakers is not None:
             sets.append(table.parent)
             labels |= {table.parent / file: f"{table.parent.name}:{who}" for file, who in speakers.items()}
+    partly = {s for s in sets if any(path.is_relative_to(s) for path in labels)}
     clips = []
     for path in files:
         home = next((s for s in sets if path.is_relative_to(s)), None)
+        if home in partly and path not in labels:
+            continue
         if path in labels:
             group = labels[path]
         elif home is not None:  # a described set without speakers: nobody knows who shares a voice
