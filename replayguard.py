@@ -54,6 +54,10 @@ def demo(
     corpus = Corpus.from_meta(out / "corpus")
     print(f"2. Scoring {len(corpus.trials())} recordings with the detector {detector!r}", flush=True)
     scores = score_corpus(detector, corpus, out, workers=workers)
+    if speech is not None:
+        print(
+            "(If the detector was trained on this speech, what follows is too good: use voices it never heard.)"
+        )
     print("3. Measuring", flush=True)
     _report(scores, clips=_clips(corpus, scores))
 
