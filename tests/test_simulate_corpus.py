@@ -17,7 +17,13 @@ from remasc.audio import write_wav
 from remasc.protocol import partitions
 from remasc.simulate import Recipe, generate, load_recipe, scene_rng, shipped_recipes
 from remasc.simulate.scenes import draw_scenes
-from remasc.simulate.speech import active_stretch, build_command, choose_command, scan_speech
+from remasc.simulate.speech import (
+    active_stretch,
+    build_command,
+    choose_command,
+    scan_speech,
+    without_rumble,
+)
 
 TINY = Recipe(
     name="tiny",
@@ -341,3 +347,12 @@ def test_recordings_that_were_not_simulated_here_are_never_touched(speech, tmp_p
         with pytest.raises(ValueError, match="not simulated here"):
             generate(TINY, tmp_path / "copy", speech=speech, resume=resume, progress=False)
         assert path.is_file()
+
+
+def test_the_rumble_of_dry_recordings_reaches_neither_chain():
+    rate = 16000
+    t = np.arange(2 * rate) / rate
+    voice, rumble = np.sin(2 * np.pi * 150 * t), np.sin(2 * np.pi * 30 * t)
+    assert np.abs(without_rumble(rumble, rate)[rate // 2 : -rate // 2]).max() < 0.01
+    kept = without_rumble(voice + rumble, rate)[rate // 2 : -rate // 2]
+    assert np.abs(kept - voice[rate // 2 : -rate // 2]).max() < 0.02

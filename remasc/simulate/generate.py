@@ -20,7 +20,7 @@ from remasc.simulate.scenes import draw_scenes
 from remasc.simulate.speech import Clip, Folders, audio_files, describe_sources, scan_speech
 from remasc.simulate.voices import make_voices
 
-VERSION = 1  # of the simulator: raised whenever the same recipe would give other bytes
+VERSION = 2  # of the simulator: raised whenever the same recipe would give other bytes (2: no rumble)
 
 
 def generate(
