@@ -33,16 +33,20 @@ def demo(
     noise: Path | None = None,
     detector: str = "default",
     workers: int | None = None,
+    keep: bool = False,
 ) -> None:
     """Simulate a small ReMASC-style corpus, score it with the bundled detector, write an HTML report.
 
     Args:
-        out: Folder for the corpus, the scores and the report.
+        out: Folder for the scores and the report.
         speech: Folder of clean speech to talk with; default: an embedded speech synthesiser.
         noise: Folder of background noise; default: synthesised noise.
         detector: A bundled detector's name or a checkpoint folder.
         workers: Processes; default: one per core.
+        keep: Keep the simulated corpus (1 GB) in OUT/corpus; otherwise only what the report needs stays.
     """
+    import shutil
+
     from detector.batch import score_corpus
     from detector.score import load
     from remasc import Corpus
@@ -60,6 +64,8 @@ def demo(
         )
     print("3. Measuring", flush=True)
     _report(scores, clips=_clips(corpus, scores))
+    if not keep:  # nothing but our own: `generate` refuses a folder that holds anything else
+        shutil.rmtree(out / "corpus")
 
 
 def simulate(
