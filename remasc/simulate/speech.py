@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 from scipy import signal
 
-from remasc.audio import read_audio, resample
+from remasc.audio import SUFFIXES, read_audio, resample
 from remasc.sentences import is_name, quoted, reason
 
-SUFFIXES = {".wav", ".flac", ".ogg"}
 RUMBLE_HZ = 75.0  # the lowest voices begin above it
 WORD_SECONDS = 1.35  # a labelled clip no longer than this is a single word
 
