@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from detector.calibration import Calibration, threshold_at
 from detector.checkpoint import load_checkpoint
 from detector.config import TrainConfig
 from detector.losses import GENUINE_COLUMN
 from detector.runlog import LOG
+from detector.shipped import DETECTOR, JUDGED, DevScores
 from detector.state import STATE
 from detector.team import Team
 from remasc import Corpus
@@ -30,7 +30,6 @@ from remasc.atomic import write_text
 from remasc.protocol import write_protocol
 
 if TYPE_CHECKING:
-    from detector.loading import Examples
     from detector.train import _Training
 
 BEGUN, FINISHED, PROTOCOL, LOCK = "training.json", "run.json", "protocol.tsv", ".lock"
@@ -77,7 +76,7 @@ def _claim(config: TrainConfig, parts: Mapping[str, Corpus]) -> Claim:
     wanted = {"training": config.identity(), "protocol_sha256": protocol_sha256}
     out = config.out
     if not config.resume:
-        for name in (FINISHED, BEGUN, STATE, LOG):
+        for name in (FINISHED, BEGUN, STATE, JUDGED, LOG):
             (out / name).unlink(missing_ok=True)
     finished = None
     if (out / FINISHED).exists():
@@ -87,7 +86,7 @@ def _claim(config: TrainConfig, parts: Mapping[str, Corpus]) -> Claim:
         clean(out)
     elif (out / BEGUN).exists():
         _refuse_other(out, _read_begun(out / BEGUN), wanted)
-        clean(out, keep=(BEGUN, STATE))
+        clean(out, keep=(BEGUN, STATE, JUDGED))
     else:
         (out / STATE).unlink(missing_ok=True)
         write_protocol(out / PROTOCOL, parts)
@@ -119,7 +118,7 @@ def _refuse_other(out: Path, there: dict[str, Any], wanted: dict[str, Any]) -> N
 
 def clean(out: Path, keep: tuple[str, ...] = ()) -> None:
     """Remove the state of a run that needs it no more, and what killed runs left half-written."""
-    for name in {BEGUN, STATE} - set(keep):
+    for name in {BEGUN, STATE, JUDGED} - set(keep):
         (out / name).unlink(missing_ok=True)
     for left_over in out.glob(".*.partial*"):
         if left_over.is_dir():
@@ -132,15 +131,16 @@ def facts(
     config: TrainConfig,
     card: dict[str, Any],
     protocol_sha256: str,
-    examples: dict[str, Examples],
     training: _Training,
+    dev: DevScores,
     team: Team,
     device: torch.device,
 ) -> dict[str, Any]:
-    """What run.json says of a finished training, calibrated on dev."""
+    """What run.json says of a finished training. `dev_eer` and `dev_loss` are the training loop's, which chose the
+    epoch; `dev_eer_shipped` is of the scores that threshold and calibration are set on."""
     best, position = training.best, training.position
     columns = {name: part.numpy() for name, part in training.columns.items()}
-    scores, genuine = best.scores.numpy(), columns["dev"] == GENUINE_COLUMN
+    calibration, threshold = dev.calibration(), dev.threshold(config.p_fa)
     return {
         "system": config.system,
         "seed": config.seed,
@@ -148,10 +148,13 @@ def facts(
         "epochs": position.epoch,
         "dev_eer": best.dev_eer,
         "dev_loss": best.dev_loss,
+        "dev_eer_shipped": dev.eer() if dev.scored_by == DETECTOR else None,
+        "dev_scored_by": dev.scored_by,
+        "dev_abstained": dev.abstained(),
         "dev_trials": _count(columns["dev"]),
         "train_trials": _count(columns["train"]),
-        "calibration": Calibration.fit(scores[genuine], scores[~genuine]).as_dict(),
-        "threshold": {"score": threshold_at(scores[~genuine], config.p_fa), "p_fa": config.p_fa},
+        "calibration": None if calibration is None else calibration.as_dict(),
+        "threshold": None if threshold is None else {"score": threshold, "p_fa": config.p_fa},
         "corpus": card.get("name"),
         "simulated": card.get("simulated"),
         "attribution": [*(card.get("speech") or []), *(card.get("noise") or [])],
@@ -162,6 +165,17 @@ def facts(
         "wall_seconds": round(position.seconds, 1),
         "curves": position.history,
     }
+
+
+def in_words(facts: Mapping[str, Any]) -> str:
+    """The two dev EERs of a run.json, told apart."""
+    text = f"epoch {facts['epoch']} chosen at dev EER {100 * facts['dev_eer']:.2f} %"
+    if facts.get("dev_eer_shipped") is None:
+        return text
+    silent = sum(sum(counts.values()) for counts in facts["dev_abstained"].values())
+    text += f", {100 * facts['dev_eer_shipped']:.2f} % as the finished detector scores whole recordings"
+    text += f" ({silent} of {sum(facts['dev_trials'].values())} undecided)" if silent else ""
+    return text + ("" if facts["threshold"] else "; too few were decided, so it has no threshold")
 
 
 def _count(columns: np.ndarray) -> dict[str, int]:

@@ -28,14 +28,18 @@ class RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
+        self.stop()
         if self._events:
             self._events.close()
 
     def say(self, text: str) -> None:
         if self._bar:
             self._bar.say(text)
+
+    def stop(self) -> None:
+        """The bar goes; `say` goes on."""
+        if self._bar:
+            self._bar.stop()
 
     def start(self, epochs: int, steps_per_epoch: int, done: int) -> None:
         if self.on:

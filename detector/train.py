@@ -1,4 +1,4 @@
-"""Training: train fits, dev chooses the epoch, eval is never seen.
+"""Training: train fits, dev chooses the epoch and sets the threshold, eval is never seen.
 
 A run is a pure function of its config and protocol: the order of the clips, augmentation and dropout belong to
 (seed, epoch, step), the learning rate to the position. Killed at any moment it goes on from its last state to
@@ -23,6 +23,7 @@ from detector.loading import Examples, batches, build_examples, check_examples, 
 from detector.losses import GENUINE_COLUMN, REPLAY_COLUMN, class_weights, columns_of, weighted_cross_entropy
 from detector.runlog import RunLog
 from detector.schedule import epoch_batches, learning_rate, ramp_epochs, step_generator, step_seed
+from detector.shipped import DevScores, from_training, judge_dev
 from detector.state import Best, Position, copy_weights, load_state, save_state
 from detector.systems import build_network, specify
 from detector.team import Precision, Team
@@ -34,11 +35,14 @@ from remasc import ARRAYS, Corpus
 class TrainResult:
     """What became of a run: its checkpoint folder, and the epoch (from 1) that dev chose.
 
+    `dev_eer` is that of the training loop, which chose the epoch; `dev_eer_shipped` that of the finished detector
+    on the whole recordings, as users have it (None where there were no recordings to ask it about).
     `history` has one entry per epoch: epoch, loss, learning_rate, dev_eer, dev_loss, best, seconds.
     """
 
     folder: Path
     dev_eer: float
+    dev_eer_shipped: float | None
     dev_loss: float
     epoch: int
     epochs: int
@@ -82,7 +86,7 @@ def run(
     with rundir.claimed(config, parts, team) as claim, RunLog(config.out, on=team.first, bar=progress) as log:
         if claim.finished is not None:
             chosen = claim.finished
-            log.say(f"{config.out}: finished, dev EER {100 * chosen['dev_eer']:.2f} %; nothing to do")
+            log.say(f"{config.out}: finished, {rundir.in_words(chosen)}; nothing to do")
             return _result(config, chosen, already_finished=True)
         specification = specify(config.system, tuple(ARRAYS[name] for name in config.arrays))
         arguments = {"filters": config.filters} if config.system.startswith("nn-") else {}
@@ -92,6 +96,7 @@ def run(
         description["network"] = (
             network.arguments
         )  # with its defaults: these may change, a checkpoint may not
+        given = examples is not None
         if examples is None:
             if not team.first:
                 team.wait()  # the first process prepares, the others open what it prepared
@@ -101,13 +106,27 @@ def run(
         check_examples(examples)
         training = _Training(config, network, examples, team, device, log)
         training.fit(stop_after)
-        facts = rundir.facts(config, card, claim.protocol_sha256, examples, training, team, device)
+        log.stop()  # one bar at a time
+        facts = None
         if team.first:
             description["training"] = config.identity() | {"corpus": card.get("name")}
+            dev = _dev_scores(config, training, description, given, progress)
+            facts = rundir.facts(config, card, claim.protocol_sha256, training, dev, team, device)
             save_checkpoint(config.out, training.best.weights, description, facts)
             rundir.clean(config.out)
-        team.wait()
-        return _result(config, facts)
+            log.say(f"{config.out}: {rundir.in_words(facts)}")
+        return _result(config, team.gather(facts)[0])
+
+
+def _dev_scores(
+    config: TrainConfig, training: _Training, description: dict[str, Any], given: bool, progress: bool
+) -> DevScores:
+    """What threshold and calibration are set on: the finished detector's scores of the dev recordings."""
+    recordings = training.examples["dev"].recordings
+    if given and not all(recording.path.is_file() for recording in recordings):
+        genuine = (training.columns["dev"] == GENUINE_COLUMN).numpy()
+        return from_training(training.best.scores.numpy(), genuine)
+    return judge_dev(config.out, training.best.weights, description, recordings, progress=progress)
 
 
 def _parts(
@@ -132,6 +151,7 @@ def _result(config: TrainConfig, facts: dict[str, Any], already_finished: bool =
     return TrainResult(
         folder=config.out,
         dev_eer=facts["dev_eer"],
+        dev_eer_shipped=facts.get("dev_eer_shipped"),
         dev_loss=facts["dev_loss"],
         epoch=facts["epoch"],
         epochs=facts["epochs"],

@@ -103,6 +103,10 @@ def test_dev_chooses_and_the_checkpoint_is_what_dev_chose(tmp_path, examples):
     assert eer(scores[genuine], scores[~genuine])[0] == pytest.approx(result.dev_eer)
     assert run_facts["dev_trials"] == {"genuine": 4, "replay": 8}
     assert run_facts["calibration"]["slope"] >= 0
+    assert (
+        run_facts["dev_scored_by"] == "training loop"
+    )  # these examples have no files to ask the detector about
+    assert run_facts["dev_eer_shipped"] is result.dev_eer_shipped is None
     accepted = scores[~genuine] >= run_facts["threshold"]["score"] + 1e-4  # alone and in a batch round apart
     assert accepted.mean() <= run_facts["threshold"]["p_fa"]
     assert not (tmp_path / STATE).exists()
