@@ -8,6 +8,7 @@ Shapes: M microphones, T samples, K clips.
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,32 +23,36 @@ from remasc.shards import (
     FULL_SCALE,
     SHARD,
     build_shard,
-    crc32,
     is_whole,
     read_entry,
     samples_path,
     sealed,
+    source_of,
     unsealed,
 )
 
-FORMAT = 1
-_INDEX = np.dtype([("shard", "i4"), ("offset", "i8"), ("mics", "i4"), ("frames", "i8"), ("exact16", "?")])
+FORMAT = 2
+_INDEX = np.dtype(
+    [("shard", "i4"), ("offset", "i8"), ("mics", "i4"), ("frames", "i8"), ("exact16", "?"), ("crc", "u4")]
+)
 
 
 class PreparedCache(Sequence[np.ndarray]):
     """Clips by number: `cache[i]` is (M, T) float32 in [-1, 1], T its real length.
 
     `trials` names the clips, `lengths` (K,) int64 holds T of each in samples, `parameters` how they were
-    prepared. Only the clips asked for are read into memory. Safe to hand to DataLoader workers.
+    prepared. Only the clips asked for are read into memory. Safe to hand to DataLoader workers. A clip is
+    compared with its checksum when it is read for the first time; one that is damaged is a ValueError.
     """
 
     def __init__(self, folder: Path, parameters: dict[str, Any], shards: list[dict[str, Any]]) -> None:
         self.folder = folder
         self.parameters = parameters
         self.trials: tuple[str, ...] = tuple(trial for shard in shards for trial in shard["trials"])
-        self._crc = [shard["crc32"] for shard in shards]
         rows = [(n, *clip) for n, shard in enumerate(shards) for clip in shard["clips"]]
-        self._index = np.array([tuple(row) for row in rows], dtype=_INDEX)
+        self._index = np.array(rows, dtype=_INDEX)
+        self._sources = np.array([s for shard in shards for s in shard["sources"]], np.int64).reshape(-1, 2)
+        self._proved = np.zeros(len(rows), bool)  # clips whose checksum this process has seen to be right
         self._maps: dict[int, np.ndarray] = {}
         self._number: dict[str, int] | None = None
 
@@ -92,7 +97,8 @@ class PreparedCache(Sequence[np.ndarray]):
         cls, folder: str | Path, *, recordings: Sequence[Recording] | None = None, **parameters: Any
     ) -> PreparedCache:
         """Open a finished cache. What is given (recordings, sample_rate, seconds, channels) must be what it
-        was built with; a missing, unfinished or altered cache is a ValueError."""
+        was built with, the recordings' files too (`check_sources`); a missing, unfinished or altered cache is
+        a ValueError. Without the recordings nothing is known of their files."""
         folder = Path(folder)
         manifest = _read_json(folder / "manifest.json")
         expected = {**manifest, "format": FORMAT}
@@ -108,7 +114,19 @@ class PreparedCache(Sequence[np.ndarray]):
             raise ValueError(
                 f"{folder}: its shards are not those of its manifest; remove it and prepare again"
             )
+        if recordings is not None:
+            cache.check_sources(recordings)
         return cache
+
+    def check_sources(self, recordings: Sequence[Recording]) -> None:
+        """A ValueError where a recording's file has another size or time than when it was prepared. A file
+        that is not there is no error: a finished cache needs no corpus."""
+        for recording in recordings:
+            if source_of(recording) not in (None, self._sources[self.number(recording.trial_id)].tolist()):
+                raise ValueError(
+                    f"{recording.path}: changed since it was prepared in {self.folder} (another size or time); "
+                    "build the cache again, which prepares only what changed anew"
+                )
 
     def __len__(self) -> int:
         return len(self._index)
@@ -164,21 +182,30 @@ class PreparedCache(Sequence[np.ndarray]):
         return out
 
     def verify(self) -> None:
-        """Read every shard and compare its CRC; a ValueError names the first that is damaged."""
-        for shard, crc in enumerate(self._crc):
-            path = samples_path(self.folder, shard)
-            if crc32(path) != crc:
-                raise ValueError(
-                    f"{path}: damaged (its checksum differs); remove it and build the cache again, which "
-                    "makes only this shard anew"
-                )
+        """Read every clip and compare its checksum; a ValueError names the first that is damaged."""
+        for number in range(len(self)):
+            self._prove(number, self._raw(number))
 
     def _stored(self, number: int) -> np.ndarray:
         """A clip as it lies on disk, (M, T) int16 or float32, a view of the map."""
-        shard, offset, mics, frames, exact16 = self._index[number].item()
-        size = mics * frames * (2 if exact16 else 4)
-        raw = self._shard(shard)[offset : offset + size]
-        return raw.view("<i2" if exact16 else "<f4").reshape(mics, frames)
+        raw = self._raw(number)
+        if not self._proved[number]:
+            self._prove(number, raw)
+        clip = self._index[number]
+        return raw.view("<i2" if clip["exact16"] else "<f4").reshape(clip["mics"], clip["frames"])
+
+    def _raw(self, number: int) -> np.ndarray:
+        shard, offset, mics, frames, exact16, _ = self._index[number].item()
+        return self._shard(shard)[offset : offset + mics * frames * (2 if exact16 else 4)]
+
+    def _prove(self, number: int, raw: np.ndarray) -> None:
+        if zlib.crc32(raw) != self._index[number]["crc"]:
+            raise ValueError(
+                f"{samples_path(self.folder, int(self._index[number]['shard']))}: damaged (the checksum of "
+                f"{self.trials[number]} differs); remove it and build the cache again, which makes only this "
+                "shard anew"
+            )
+        self._proved[number] = True
 
     def _shard(self, shard: int) -> np.ndarray:
         if shard not in self._maps:

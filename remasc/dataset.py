@@ -66,7 +66,7 @@ class RecordingDataset(Dataset):
     a sequence names the file's channels (from 0, repeats allowed). dummy: channel 1 repeated `channels` times
     (or as often as the array has microphones), the control without spatial information.
     cache: prepared with all channels, the same rate, and at least these seconds, from a corpus that holds the
-    recordings.
+    recordings, whose files did not change since.
     """
 
     def __init__(
@@ -146,6 +146,7 @@ class RecordingDataset(Dataset):
                 f"{cache.folder}: holds the channels {made['channels']} only; prepare a cache of all "
                 "channels to choose among them"
             )
+        cache.check_sources(self.recordings)
         return np.array([cache.number(recording.trial_id) for recording in self.recordings], np.int64)
 
 

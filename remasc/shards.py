@@ -1,7 +1,7 @@
 """One shard of a prepared cache: the samples of up to `SHARD` clips, and the entry that says where they lie.
 
 `shard-00012.bin` holds (M, T) after (M, T), int16 or float32, each from an offset that four divides;
-`shard-00012.json` its trials, clips [offset, M, T, 1 where int16], size, CRC-32, and the sizes and times of
+`shard-00012.json` its trials, clips [offset, M, T, 1 where int16, CRC-32], size, and the sizes and times of
 the source files. The entry is written last, so that a shard counts only when it is whole.
 """
 
@@ -21,6 +21,7 @@ from remasc.schema import Recording
 from remasc.sentences import reason
 
 SHARD = 256  # clips: 157 maps for 40,000 of them, and no worker holds more than one clip
+MAX_ENTRY = 2**22  # bytes: 256 clips need a hundredth, and parsing takes many times its text in memory
 FULL_SCALE = 32768.0
 
 
@@ -47,48 +48,56 @@ def samples_path(folder: Path, shard: int) -> Path:
     return folder / f"shard-{shard:05d}.bin"
 
 
-def _sources(part: Sequence[Recording]) -> list[list[int]] | None:
-    """Size and time of every source file; None where one is not there (a finished cache lives without)."""
+def source_of(recording: Recording) -> list[int] | None:
+    """Size and time of a source file; None where it is not there (a finished cache lives without)."""
     try:
-        found = [recording.path.stat() for recording in part]
+        found = recording.path.stat()
     except OSError:
         return None
-    return [[stat.st_size, stat.st_mtime_ns] for stat in found]
+    return [found.st_size, found.st_mtime_ns]
 
 
 def is_whole(folder: Path, shard: int, part: Sequence[Recording], *, checksum: bool) -> bool:
-    """Whether the shard is there, complete, of these recordings, and younger than their files."""
+    """Whether the shard is there, complete, of these recordings, and their files are as they were."""
     try:
         entry = read_entry(folder, shard)
         same = entry["trials"] == [recording.trial_id for recording in part]
-        sources = _sources(part)
-        same = same and (sources is None or sources == entry["sources"])
-        return same and (not checksum or crc32(samples_path(folder, shard)) == entry["crc32"])
+        same = same and all(
+            found in (None, known)
+            for found, known in zip(map(source_of, part), entry["sources"], strict=True)
+        )
+        return same and (not checksum or _is_sound(samples_path(folder, shard), entry["clips"]))
     except (ValueError, OSError):
         return False
+
+
+def _is_sound(path: Path, clips: list[list[int]]) -> bool:
+    with open(path, "rb") as file:
+        for offset, mics, frames, exact16, crc in clips:
+            file.seek(offset)
+            if zlib.crc32(file.read(mics * frames * (2 if exact16 else 4))) != crc:
+                return False
+    return True
 
 
 def read_entry(folder: Path, shard: int) -> dict[str, Any]:
     """One shard's entry, its clips proved to lie inside of the file."""
     path = samples_path(folder, shard)
     try:
-        entry = unsealed(path.with_suffix(".json").read_text(encoding="utf-8"))
-        size = path.stat().st_size
+        listed, size = path.with_suffix(".json"), path.stat().st_size
+        if listed.stat().st_size > MAX_ENTRY:
+            raise ValueError(f"it has {listed.stat().st_size} bytes, an entry has less than {MAX_ENTRY}")
+        entry = unsealed(listed.read_text(encoding="utf-8"))
         plain = all(type(n) is int for clip in entry["clips"] for n in clip)
         plain = plain and all(isinstance(trial, str) for trial in entry["trials"])
-        clips = np.array(entry["clips"], dtype=np.int64).reshape(-1, 4)
+        clips = np.array(entry["clips"], dtype=np.int64).reshape(-1, 5)
+        sources = np.array(entry["sources"], dtype=np.int64).reshape(-1, 2)
         ends = clips[:, 0] + clips[:, 1] * clips[:, 2] * np.where(clips[:, 3] == 1, 2, 4)
-        sound = (
-            plain
-            and len(clips) == len(entry["trials"]) == len(entry["clips"])
-            and size == entry["bytes"]
-            and int(entry["crc32"]) >= 0
-        )
-        sound = sound and (clips[:, :3] >= [0, 1, 1]).all() and (clips[:, 3] <= 1).all()
-        sound = (
-            sound and (clips[:, 0] <= size).all() and (ends <= size).all()
-        )  # far offsets would wrap around
-        sound = sound and (clips[:, 1] <= MAX_CHANNELS).all() and (clips[:, 2] < 2**32).all()
+        sound = plain and size == entry["bytes"]
+        sound = sound and len(clips) == len(entry["trials"]) == len(entry["clips"]) == len(sources)
+        sound = sound and (clips >= [0, 1, 1, 0, 0]).all()
+        sound = sound and (clips[:, 1:] < [MAX_CHANNELS + 1, 2**32, 2, 2**32]).all()
+        sound = sound and (np.maximum(clips[:, 0], ends) <= size).all()  # ends of far offsets wrap around
     except FileNotFoundError:
         raise ValueError(f"{path}: missing, the cache is not finished; build it again to go on") from None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -109,8 +118,8 @@ def build_shard(
     channels: Sequence[int] | None,
 ) -> tuple[int, int]:
     """Write one shard and its entry; returns (clips, shard)."""
-    sources = _sources(part)  # before reading: a file changed meanwhile is then found changed
-    clips, offset, crc = [], 0, 0
+    sources = [source_of(recording) for recording in part]  # first: a file changed meanwhile is found changed
+    clips, offset = [], 0
     path = samples_path(folder, shard)
     path.with_suffix(".json").unlink(missing_ok=True)
     with whole_file(path) as temporary, open(temporary, "wb") as out:
@@ -118,19 +127,17 @@ def build_shard(
             clip = load_clip(recording.path, sample_rate=sample_rate, seconds=seconds, channels=channels)
             stored = _stored(clip)
             data = stored.tobytes()
-            crc = zlib.crc32(data, crc)
             out.write(data)
-            clips.append([offset, len(clip), clip.shape[1], int(stored.dtype == np.int16)])
+            exact16 = int(stored.dtype == np.int16)
+            clips.append([offset, len(clip), clip.shape[1], exact16, zlib.crc32(data)])
             offset += len(data)
             if padding := -offset % 4:  # float32 must start aligned
-                crc = zlib.crc32(bytes(padding), crc)
                 out.write(bytes(padding))
                 offset += padding
     entry = {
         "trials": [recording.trial_id for recording in part],
         "clips": clips,
         "bytes": offset,
-        "crc32": crc,
         "sources": sources,
     }
     write_text(path.with_suffix(".json"), sealed(entry))
@@ -144,11 +151,3 @@ def _stored(clip: np.ndarray) -> np.ndarray:
     if whole is not None and np.array_equal(whole, steps):
         return whole.astype("<i2", copy=False)
     return clip.astype("<f4", copy=False)
-
-
-def crc32(path: Path) -> int:
-    crc = 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            crc = zlib.crc32(block, crc)
-    return crc

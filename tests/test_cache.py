@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_corpus import make_corpus
+from tiny_corpus import make_corpus, outcome
 
 import remasc.cache
 from remasc import Corpus
@@ -131,6 +131,50 @@ def test_a_finished_cache_needs_no_corpus(tmp_path):
     again = PreparedCache.open(tmp_path / "cache", recordings=corpus, seconds=0.2)
     assert all(np.array_equal(*pair) for pair in zip(again, expected, strict=True))
     build(corpus, tmp_path / "cache")
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_audio_that_changed_behind_a_finished_cache_is_noticed(tmp_path):
+    corpus = make_corpus(tmp_path / "corpus", clips=16)
+    build(corpus, tmp_path / "cache")
+    cache = PreparedCache.open(tmp_path / "cache", recordings=corpus)
+    data, status = corpus[7].path.read_bytes(), corpus[7].path.stat()
+    corpus[2].path.unlink()  # a missing neighbour hides nothing
+    for change in (
+        lambda: write_wav(corpus[7].path, np.zeros((7, 900)), 16000),  # another size
+        lambda: (corpus[7].path.write_bytes(data[:-2] + b"\1\1"), os.utime(corpus[7].path)),  # another time
+    ):
+        change()
+        for attempt in (
+            lambda: PreparedCache.open(tmp_path / "cache", recordings=corpus),
+            lambda: cache.check_sources(corpus[5:9]),
+        ):
+            with pytest.raises(ValueError, match=f"{corpus[7].file_id}.wav: changed since") as error:
+                attempt()
+            assert "\n" not in str(error.value)
+    PreparedCache.open(tmp_path / "cache")  # who gives no recordings asks for none to be compared
+    corpus[7].path.write_bytes(data)
+    os.utime(corpus[7].path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    PreparedCache.open(tmp_path / "cache", recordings=corpus)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_damaged_clip_is_noticed_when_it_is_read(corpus, tmp_path):
+    cache = build(corpus, tmp_path / "cache")
+    expected = list(cache)
+    path = tmp_path / "cache" / "shard-00001.bin"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    cache = PreparedCache.open(tmp_path / "cache", recordings=corpus)
+    found = [number for number in range(len(cache)) if outcome(cache.__getitem__, number)[1]]
+    assert len(found) == 1
+    assert 5 <= found[0] < 10
+    for attempt in (lambda: cache[found[0]], lambda: cache.batch([0, found[0]]), cache.verify):
+        with pytest.raises(ValueError, match=f"shard-00001.bin: damaged.*{corpus[found[0]].trial_id}"):
+            attempt()
+    path.unlink()  # as the sentence says
+    assert all(np.array_equal(*pair) for pair in zip(build(corpus, cache.folder), expected, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from tiny_corpus import make_corpus, meta_row
 from torch.utils.data import DataLoader
 
 from remasc import ARRAYS, Corpus, read_audio
+from remasc.audio import write_wav
 from remasc.cache import PreparedCache
 from remasc.dataset import Batch, Example, RecordingDataset, channels_of, collate
 
@@ -72,6 +73,16 @@ def test_a_cache_that_cannot_give_what_is_wanted_is_refused(corpus, cache, tmp_p
         RecordingDataset(corpus[:2], channels=1, cache=one)
     with pytest.raises(ValueError, match=corpus[2].trial_id):
         RecordingDataset(corpus, cache=one)
+
+
+def test_a_cache_of_other_audio_is_refused(tmp_path):
+    corpus = make_corpus(tmp_path / "corpus", clips=4)
+    options = {"sample_rate": 16000, "seconds": 0.2}
+    cache = PreparedCache.build(corpus, tmp_path / "cache", **options, workers=1, progress=False)
+    write_wav(corpus[1].path, np.zeros((4, 9000)), 44100)
+    with pytest.raises(ValueError, match=f"{corpus[1].file_id}.wav: changed since"):
+        RecordingDataset(corpus, cache=cache, **options)
+    RecordingDataset(corpus[2:], cache=cache, **options)
 
 
 def test_collating_pads_time_and_microphones_and_loses_nothing(corpus):
