@@ -74,6 +74,13 @@ class Team:
         dist.all_gather_object(values, value, group=self._talk)
         return values
 
+    def agree(self, network: nn.Module) -> None:
+        """Every process takes the first one's buffers: on the CPU each keeps the batch statistics of its own
+        share, and a trial's score must not depend on which process judged it."""
+        if self.size > 1:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, src=0)
+
     def wrap(self, network: nn.Module, device: torch.device) -> nn.Module:
         """`module(features, lengths) -> logits`, its gradients averaged over the processes."""
         module = _Logits(network)

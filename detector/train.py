@@ -267,6 +267,7 @@ class _Training:
 
     def _end_epoch(self, steps: int) -> None:
         position, best = self.position, self.best
+        self.team.agree(self.network)
         scores, dev_loss = self._judge_dev()
         genuine = self.columns["dev"] == GENUINE_COLUMN
         dev_eer = float(eer(scores[genuine].numpy(), scores[~genuine].numpy())[0])

@@ -405,3 +405,25 @@ def test_two_processes_learn_what_one_learns(tmp_path, corpus):
     assert run_facts["environment"]["processes"] == 2
     for name, value in state_one.items():
         torch.testing.assert_close(state_two[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_judge_dev_with_the_buffers_that_are_saved(tmp_path, corpus):
+    """Two processes share out dev, and without SyncBatchNorm each has running statistics of its own."""
+    folder, cache = tmp_path / "two", tmp_path / "cache"
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    process = start(corpus, folder, cache, "compact", 2, 9, launcher=torchrun)
+    assert process.wait() == 0, process.stderr.read().decode()
+    description, state, run_facts = load_checkpoint(folder)
+    network = build_network(description).eval()
+    network.load_state_dict(state)
+    c = TrainConfig(corpus, folder, "compact", "D4", cache=cache)
+    parts, specification = training_parts(c, Corpus.from_meta(corpus)), specify("compact", (ARRAYS["D4"],))
+    dev = build_examples(c, parts, network, specification, progress=False)["dev"]
+    with torch.inference_mode():
+        logits = torch.cat([network.logits(dev[i][None]) for i in range(len(dev))])
+    columns = columns_of(torch.as_tensor(dev.labels))
+    weights = class_weights(columns_of(torch.tensor([int(r.label) for r in parts["train"]])))
+    assert run_facts["dev_loss"] == pytest.approx(
+        float(weighted_cross_entropy(logits, columns, weights)), rel=1e-5
+    )
