@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from remasc import ARRAYS, Corpus, Label, read_audio
 from remasc.audio import write_wav
 from remasc.protocol import partitions
 from remasc.simulate import Recipe, generate, load_recipe, scene_rng, shipped_recipes
+from remasc.simulate.generate import VERSION
 from remasc.simulate.scenes import draw_scenes
 from remasc.simulate.speech import (
     active_stretch,
@@ -32,6 +34,9 @@ TINY = Recipe(
     devices={"train": 2, "dev": 2, "eval": 2},
     random_rooms=0.5,
 )
+
+
+NO_NOISE = {p: [] for p in ("train", "dev", "eval")}
 
 
 def syllables(rng: np.random.Generator, seconds: float, rate: int = 16000) -> np.ndarray:
@@ -144,6 +149,80 @@ def test_closed_protocol_shares_rooms_and_devices_but_no_speaker(speech):
     assert not names("eval", lambda s: s["voice"]) & names("train", lambda s: s["voice"])
 
 
+def test_file_ids_tell_neither_class_nor_partition(speech):
+    recipe = dataclasses.replace(TINY, pairs={"train": 200, "dev": 50, "eval": 150})
+    scenes, _ = draw_scenes(recipe, "ids", speech, scan_speech(speech), NO_NOISE)
+    assert sorted(s["index"] for s in scenes) == list(range(800))
+    replayed = np.array([s["label"] == "replay" for s in sorted(scenes, key=lambda s: s["index"])])
+    assert abs(replayed[::2].mean() - 0.5) < 0.1
+    assert abs(np.mean(replayed[1:] == replayed[:-1]) - 0.5) < 0.1
+    late = np.mean([s["index"] for s in scenes if s["partition"] == "eval"])
+    assert abs(late / 400 - 1) < 0.15
+
+
+def test_a_speaker_has_one_home_in_every_corpus(speech):
+    """What else lies in the folder, the corpus's name and the partitions asked for change no speaker's home."""
+    from remasc.simulate.scenes import split_speakers
+    from remasc.simulate.speech import Clip
+
+    crowd = [Clip(f"{n}.wav", f"set:person{n}", True) for n in range(60)]
+    everybody, own = split_speakers(crowd, TINY)
+    assert own
+    some, own = split_speakers([replace_group(c, "other") for c in crowd[::2]], TINY)
+    assert own
+    alone, own = split_speakers(crowd, dataclasses.replace(TINY, pairs={"eval": 4}))
+    assert own
+    assert alone["eval"] == everybody["eval"]
+    for partition, names in some.items():
+        assert {n.split(":")[1] for n in names} <= {n.split(":")[1] for n in everybody[partition]}
+    shares = {p: len(names) / 60 for p, names in everybody.items()}
+    assert shares == pytest.approx({"train": 0.6, "dev": 0.15, "eval": 0.25}, abs=0.15)
+    few, own = split_speakers(crowd[:3], TINY)
+    assert not own
+    assert sorted(map(len, few.values())) == [1, 1, 1]
+
+
+def replace_group(clip, folder):
+    return dataclasses.replace(clip, group=f"{folder}:{clip.group.split(':')[1]}")
+
+
+def test_a_set_may_say_its_partitions_itself(speech, tmp_path):
+    import shutil
+
+    from remasc.simulate.scenes import split_speakers
+
+    shutil.copytree(speech, tmp_path / "speech")
+    table = tmp_path / "speech" / "set" / "metadata.csv"
+    homes = ["eval", "dev", "train", "train", "eval", "dev", "train", "train"]
+    rows = table.read_text().splitlines()
+    told = [f"{row},{homes[int(row[-1])]}" for row in rows[1:]]
+    table.write_text("\n".join(["file,speaker,partition", *told]) + "\n")
+    parts, own = split_speakers(scan_speech(tmp_path / "speech"), TINY)
+    assert own
+    assert parts["eval"] == ["set:speaker0", "set:speaker4"]
+    assert parts["dev"] == ["set:speaker1", "set:speaker5"]
+    assert parts["train"][-1] == "crowd"
+    table.write_text(table.read_text().replace("speaker0,eval", "speaker0,test"))
+    with pytest.raises(ValueError, match="said to be in 'test'"):
+        scan_speech(tmp_path / "speech")
+
+
+def test_commands_are_as_long_as_the_recipe_says(speech):
+    recipe = dataclasses.replace(TINY, pairs={"train": 60, "dev": 10, "eval": 20}, unlabelled_share=0.5)
+    scenes, _ = draw_scenes(recipe, "long", speech, scan_speech(speech), NO_NOISE)
+    for scene in scenes:
+        assert 1.0 <= scene["seconds"] - scene["lead"] - scene["trail"] <= 4.0 + 1e-6
+    crowd = np.mean([s["voice"] == "crowd" for s in scenes if s["partition"] == "train"])
+    assert 0.3 < crowd < 0.7
+
+
+def test_outdoor_distances_are_from_mouth_to_stand(speech):
+    recipe = dataclasses.replace(TINY, pairs={"eval": 40}, environments={"1": 1.0})
+    scenes, _ = draw_scenes(recipe, "far", speech, scan_speech(speech), NO_NOISE)
+    for scene in scenes:
+        assert scene["distance"] == pytest.approx({1: 0.5, 2: 1.5}[scene["position"]], abs=0.2)
+
+
 def test_siblings_share_what_they_must(corpus_root):
     by_pair: dict[str, list[dict]] = {}
     for scene in scenes_of(corpus_root):
@@ -250,6 +329,43 @@ def test_array_subset_makes_only_those_files(speech, tmp_path):
         generate(recipe, tmp_path / "x", speech=speech, arrays=["D7"])
 
 
+def test_an_array_sounds_the_same_whatever_stands_beside_it(speech, corpus_root, tmp_path):
+    root = generate(TINY, tmp_path / "d4", speech=speech, arrays=["D4"], workers=1, progress=False)
+    for alone in Corpus.from_meta(root):
+        both = corpus_root / alone.path.relative_to(root)
+        assert np.abs(read_audio(alone.path)[0] - read_audio(both)[0]).max() <= 1.01 / 32768, alone.file_id
+
+
+GOLDEN = Path(__file__).parent / "golden" / "simulator.json"
+
+
+def fingerprint(speech) -> list[list[float]]:
+    """Level and a few samples of four scenes, two of each class, on D2 and D4."""
+    from remasc.simulate.render import render_scene
+    from remasc.simulate.speech import Folders
+
+    recipe = dataclasses.replace(TINY, pairs={"eval": 4})
+    scenes, _ = draw_scenes(recipe, "golden", speech, scan_speech(speech), NO_NOISE)
+    rows = []
+    for scene in sorted(scenes, key=lambda s: s["scene_id"])[2:6]:
+        for waveform, _, _ in render_scene(scene, "golden", ("D2", "D4"), Folders(speech)).values():
+            rows.append([float(np.sqrt(np.square(waveform).mean())), *waveform[-1, 3000:15000:3000].tolist()])
+    return rows
+
+
+def test_other_bytes_need_another_version(speech):
+    """A change of the simulator that can be heard raises VERSION, so that no two corpora of one name differ.
+
+    To write the golden numbers anew after raising it: REPLAYGUARD_GOLDEN=write pytest tests/test_simulate_corpus.py
+    """
+    rows = fingerprint(speech)
+    if os.environ.get("REPLAYGUARD_GOLDEN") == "write":
+        GOLDEN.write_text(json.dumps({"version": VERSION, "rows": rows}, indent=1) + "\n")
+    golden = json.loads(GOLDEN.read_text())
+    assert golden["version"] == VERSION, "write the golden numbers anew"
+    assert np.allclose(rows, golden["rows"], rtol=1e-3, atol=4e-5), "the sound has changed: raise VERSION"
+
+
 def test_null_recipe_has_one_chain(speech):
     recipe = dataclasses.replace(TINY, null=True)
     scenes, _ = draw_scenes(
@@ -300,6 +416,8 @@ def test_too_few_speakers_is_one_sentence(tmp_path):
         generate(TINY, tmp_path / "out", speech=tmp_path / "speech", progress=False)
     with pytest.raises(ValueError, match="lies in the speech folder"):
         generate(TINY, tmp_path / "speech" / "out", speech=tmp_path / "speech", progress=False)
+    with pytest.raises(ValueError, match="lies in the noise folder"):
+        generate(TINY, tmp_path / "speech" / "out", noise=tmp_path / "speech", progress=False)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no wav, flac or ogg"):
         generate(TINY, tmp_path / "out2", speech=tmp_path / "empty", progress=False)

@@ -122,8 +122,9 @@ def test_diffuse_coherence_is_sinc():
         assert np.abs(cross / power - expected).max() < 0.08, low
 
 
-def test_wind_is_independent_between_capsules():
-    gusts = noises.wind(np.random.default_rng(1), 3, RATE * 20, RATE)
+def test_streams_are_independent_between_capsules():
+    rng = np.random.default_rng(1)
+    gusts = noises.modulated(rng, 3, noises.slow_envelope(RATE * 20, rng, 5.0, RATE // 3))
     f = np.linspace(0, RATE / 2, gusts.shape[1])
     x = gusts[:, (f > 20) & (f < 400)]
     c = np.abs(x @ x.conj().T)

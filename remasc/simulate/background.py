@@ -6,9 +6,12 @@ a fan), wind on the capsules, an engine. Shapes: R channels, F frequencies, N sa
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import fft as sfft
 
+from remasc.arrays import ARRAYS
 from remasc.simulate import noise as noises
 from remasc.simulate.identity import scene_rng
 from remasc.simulate.noise import band_power, rms
@@ -48,48 +51,91 @@ def _point_signal(
     if lounge:
         return _music(length, rng)
     f = np.linspace(0, CONTENT_RATE / 2, length // 2 + 1)
-    spectrum = noises.modulated(rng, 1, length, 1.0, CONTENT_RATE)[0] * noises.coloured(
-        f, noise["slope_db"], 150.0
-    )
+    swell = noises.slow_envelope(length, rng, 1.0, CONTENT_RATE)
+    spectrum = noises.modulated(rng, 1, swell)[0] * noises.coloured(f, noise["slope_db"], 150.0)
     return sfft.irfft(spectrum, length).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Bed:
+    """One kind of noise that fills the place: its swell (N,), its colour (F,), its amount, and whether each
+    microphone hears it on its own (wind) or as a diffuse field.
+
+    `amount` is the rms at the reference, in the speech band alone where `in_band`.
+    """
+
+    swell: np.ndarray
+    colour: np.ndarray
+    amount: float
+    diffuse: bool = True
+    in_band: bool = True
+
+
+def _beds(scene: dict, length: int, rng: np.random.Generator) -> list[Bed]:
+    """What fills the place of a scene, its speech-band power one before points, wind and engine come to it."""
+    noise, f = scene["noise"], np.linspace(0, CONTENT_RATE / 2, length // 2 + 1)
+
+    def swell(depth_db: float, knots_per_second: float) -> np.ndarray:
+        return noises.slow_envelope(length, rng, depth_db, int(CONTENT_RATE / knots_per_second))
+
+    slope = 6.0 if scene["environment"] == 4 else noise["slope_db"]
+    bed, chatter = 1 - noise["point_share"], noise["babble_share"]
+    beds = [Bed(swell(1.0, 2), noises.coloured(f, slope), np.sqrt(bed * (1 - chatter)))]
+    if chatter:
+        beds.append(Bed(swell(3.0, 5), noises.babble_shape(f), np.sqrt(bed * chatter)))
+    if noise["wind_share"]:  # gusts together, pressure on each capsule alone, mostly below 300 Hz
+        gusts = noises.coloured(f, 9.0, 40.0)
+        beds.append(Bed(swell(5.0, 3), gusts, 2 * noise["wind_share"], diffuse=False, in_band=False))
+    if noise["speed"]:
+        beds.append(Bed(swell(2.0, 3), noises.coloured(f, 8.0, 60.0), 1.5 * noise["speed"], in_band=False))
+    return beds
+
+
 def background(
-    scene: dict, corpus_name: str, mics: np.ndarray, length: int, room: Room, folders: Folders
+    scene: dict,
+    corpus_name: str,
+    arrays: tuple[str, ...],
+    mics: np.ndarray,
+    room: Room,
+    folders: Folders,
+    length: int,
 ) -> np.ndarray:
-    """The background's spectra (R, F), of power one in the speech band at the reference."""
-    noise, rng = scene["noise"], scene_rng(corpus_name, scene["scene_id"], "noise")
+    """The background's spectra (R, F), of power one in the speech band at the reference, `mics[0]`.
+
+    Each array has its own random streams, so that it hears the same whatever other arrays stand beside it:
+    a diffuse field is coherent within an array, and drawn anew for the next one.
+    """
+    noise, name = scene["noise"], (corpus_name, scene["scene_id"], "noise")
+    rng = scene_rng(*name)
     f = np.linspace(0, CONTENT_RATE / 2, length // 2 + 1)
-    count = len(mics)
-    streams = noises.modulated(rng, count, length, 1.0, CONTENT_RATE // 2)
-    streams *= noises.coloured(f, 6.0 if scene["environment"] == 4 else noise["slope_db"])
-    if noise["babble_share"]:
-        streams /= np.sqrt(band_power(streams[0], f, length))
-        chatter = noises.modulated(rng, count, length, 3.0, CONTENT_RATE // 5) * noises.babble_shape(f)
-        share = noise["babble_share"]
-        chatter *= np.sqrt(share / band_power(chatter[0], f, length))
-        streams = streams * np.sqrt(1 - share) + chatter
-    # nominal places: half a millimetre does not change a diffuse field, and one matrix serves every scene
-    out = noises.diffuse(mics, streams, CONTENT_RATE)
-    out *= np.sqrt((1 - noise["point_share"]) / band_power(out[0], f, length))
+    groups = {"stand": np.zeros((1, 3))} | {array: ARRAYS[array].positions for array in arrays}
+    out = np.zeros((len(mics), len(f)), np.complex64)
+    for number, bed in enumerate(_beds(scene, length, rng)):
+        first, scale = 0, 0.0
+        for group, positions in groups.items():
+            own = scene_rng(*name, group, str(number))
+            streams = noises.modulated(own, len(positions), bed.swell) * bed.colour
+            if bed.diffuse:
+                # nominal places: half a millimetre does not change the field, and one matrix serves every scene
+                streams = noises.diffuse(positions, streams, CONTENT_RATE)
+            if not first:
+                power = (
+                    band_power(streams[0], f, length)
+                    if bed.in_band
+                    else rms(sfft.irfft(streams[0], length)) ** 2
+                )
+                scale = bed.amount / np.sqrt(power)
+            out[first : first + len(positions)] += streams * np.float32(scale)
+            first += len(positions)
     if noise["point_share"]:
         emitter = Emitter(np.array(noise["point"]), np.array([1.0, 0.0, 0.0]), omni)
-        response = responses(room, [emitter], mics, CONTENT_RATE, rng)[0]
+        response = responses(room, [emitter], mics, CONTENT_RATE, rng, centre=mics[0])[0]
         point = transfer(response, length) * sfft.rfft(
             _point_signal(noise, scene["environment"] == 3, length, rng, folders)
         )
         out += point * np.sqrt(noise["point_share"] / band_power(point[0], f, length))
-    if noise["wind_share"]:
-        gusts = noises.wind(rng, count, length, CONTENT_RATE)
-        out += gusts * (2 * noise["wind_share"] / rms(sfft.irfft(gusts[0], length)))
     if scene["environment"] == 4:
-        engine = sfft.rfft(noises.engine_orders(length, CONTENT_RATE, rng, noise["rpm"]))
-        out += engine * (1.2 / rms(sfft.irfft(engine, length)))  # far below the arrays' size in wavelengths
-        if noise["speed"]:
-            gusts = noises.modulated(rng, count, length, 2.0, CONTENT_RATE // 3) * noises.coloured(
-                f, 8.0, 60.0
-            )
-            out += noises.diffuse(mics, gusts, CONTENT_RATE) * (
-                1.5 * noise["speed"] / rms(sfft.irfft(gusts[0], length))
-            )
+        engine = noises.engine_orders(length, CONTENT_RATE, rng, noise["rpm"])
+        # its waves are far longer than the arrays
+        out += sfft.rfft(engine) * (1.2 / rms(engine))
     return out / np.sqrt(band_power(out[0], f, length))

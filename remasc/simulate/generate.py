@@ -6,21 +6,26 @@ own name, then meta.csv and corpus.json: a folder with meta.csv is a whole corpu
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from remasc.arrays import ARRAYS
 from remasc.audio import write_wav
-from remasc.simulate.identity import scene_rng
+from remasc.parallel import default_workers, tracked, unordered
+from remasc.protocol import PARTITIONS
 from remasc.simulate.layout import is_done, sound_path, write_plan, write_tables
-from remasc.simulate.recipes import PARTITIONS, Recipe, load_recipe
+from remasc.simulate.recipes import Recipe, load_recipe
 from remasc.simulate.scenes import draw_scenes
 from remasc.simulate.speech import Clip, Folders, audio_files, describe_sources, scan_speech
+from remasc.simulate.split import split
 from remasc.simulate.voices import make_voices
 
-VERSION = 2  # of the simulator: raised whenever the same recipe would give other bytes (2: no rumble)
+VERSION = 3  # of the simulator: raised whenever the same recipe would give other bytes
+STAND_INS = {
+    "source_recorder 3": "the clean utterance itself, played without a recorder; no synthesiser spoke it",
+    "random rooms": "train only; their environment is that whose background they have, their position is -1",
+}
+NOISE_SHARE = {"train": 0.5, "dev": 0.2, "eval": 0.3}  # of the noise clips
 
 
 def generate(
@@ -46,19 +51,18 @@ def generate(
     plan = load_recipe(recipe).scaled(scale)
     out, names = Path(out), _array_names(arrays)
     corpus_name = f"{plan.name}-v{plan.version}-s{seed}"
-    _check_target(out, speech)
+    _check_target(out, speech=speech, noise=noise)
     out.mkdir(parents=True, exist_ok=True)
-    with _bar(progress) as show:
-        folders = Folders(
-            Path(speech) if speech is not None else _voices(plan, out, corpus_name),
-            None if noise is None else Path(noise),
-        )
-        clips = scan_speech(folders.speech)
-        noise_clips = _noise_by_partition(noise, corpus_name)
-        scenes, speakers = draw_scenes(plan, corpus_name, folders.speech, clips, noise_clips, show)
-        card = _card(plan, corpus_name, seed, names, clips, speakers, folders)
-        write_plan(out, scenes, {"name": corpus_name, "version": VERSION}, names, resume)
-        _render_all(scenes, corpus_name, names, folders, out, workers, show)
+    folders = Folders(
+        Path(speech) if speech is not None else _voices(plan, out, corpus_name),
+        None if noise is None else Path(noise),
+    )
+    clips = scan_speech(folders.speech)
+    noise_clips, apart = _noise_by_partition(folders.noise)
+    scenes, speakers = draw_scenes(plan, corpus_name, folders.speech, clips, noise_clips, progress)
+    card = _card(plan, corpus_name, seed, names, clips, speakers, folders) | {"noise_disjoint": apart}
+    write_plan(out, scenes, {"name": corpus_name, "version": VERSION}, names, resume)
+    _render_all(scenes, corpus_name, names, folders, out, workers, progress)
     write_tables(out, scenes, card, names)
     return out
 
@@ -74,35 +78,30 @@ def _array_names(arrays: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in ARRAYS if name in wanted)
 
 
-def _check_target(out: Path, speech: Path | None) -> None:
+def _check_target(out: Path, **sources: Path | None) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; expected a folder for the corpus")
-    if speech is not None and out.resolve().is_relative_to(Path(speech).resolve()):
-        raise ValueError(
-            f"{out}: lies in the speech folder and would become speech itself; choose another --out"
-        )
+    for kind, folder in sources.items():
+        if folder is not None and out.resolve().is_relative_to(Path(folder).resolve()):
+            raise ValueError(
+                f"{out}: lies in the {kind} folder and would become {kind} itself; choose another --out"
+            )
 
 
 def _voices(plan: Recipe, out: Path, corpus_name: str) -> Path:
-    """The stand-in speech folder below `out`, with enough voices for every partition that is wanted."""
-    count = sum(plan.voices.get(p, 0) for p in PARTITIONS if plan.pairs.get(p, 0))
-    return make_voices(out / "voices", corpus_name, max(count, 4))
+    """The stand-in speech folder below `out`, with voices for every partition that is wanted."""
+    counts = {p: max(plan.voices.get(p, 0), 2) for p in PARTITIONS if plan.pairs.get(p, 0)}
+    return make_voices(out / "voices", corpus_name, counts)
 
 
-def _noise_by_partition(noise: Path | None, corpus_name: str) -> dict[str, list[str]]:
-    """Noise clips, each in one partition only; with fewer than three clips all share them."""
+def _noise_by_partition(noise: Path | None) -> tuple[dict[str, list[str]], bool]:
+    """Noise clips by partition, each in one only, and whether that holds: fewer than three clips are shared."""
     if noise is None:
-        return {p: [] for p in PARTITIONS}
+        return {p: [] for p in PARTITIONS}, True
     files = [p.relative_to(noise).as_posix() for p in audio_files(Path(noise))]
-    order = scene_rng(corpus_name, "noise", "split").permutation(len(files))
-    if len(files) < 3:
-        return dict.fromkeys(PARTITIONS, files)
-    parts: dict[str, list[str]] = {p: [] for p in PARTITIONS}
-    for rank, index in enumerate(order):
-        parts[("train", "eval", "train", "dev", "train")[rank % 5] if rank >= 3 else PARTITIONS[rank]].append(
-            files[index]
-        )
-    return {p: sorted(found) for p, found in parts.items()}
+    if len(files) < len(PARTITIONS):
+        return dict.fromkeys(PARTITIONS, files), False
+    return split(files, NOISE_SHARE, PARTITIONS, key=lambda name: Path(name).name)[0], True
 
 
 def _card(
@@ -120,12 +119,14 @@ def _card(
         "version": VERSION,
         "seed": seed,
         "recipe": plan.to_dict(),
+        "recipe_sha256": plan.sha256,
         "arrays": list(arrays),
         "speech": describe_sources(folders.speech),
         "noise": describe_sources(folders.noise),
         "clips": len(clips),
         "speakers": speakers,
         "content_below_hz": 7500,
+        "stand_ins": STAND_INS,
     }
 
 
@@ -152,37 +153,12 @@ def _render_all(
     folders: Folders,
     out: Path,
     workers: int | None,
-    show: Callable[[str, int, int], None],
+    progress: bool,
 ) -> None:
     todo = [scene for scene in scenes if not is_done(scene, arrays, out)]
-    done = len(scenes) - len(todo)
-    show("rendering", done, len(scenes))
-    workers = min(workers or os.cpu_count() or 1, max(1, len(todo)))
+    workers = min(workers or default_workers(), max(1, len(todo)))
     size = max(1, min(8, len(todo) // (4 * workers)))
-    batches = [todo[i : i + size] for i in range(0, len(todo), size)]
-    if workers == 1:
-        for batch in batches:
-            done += render_batch(batch, corpus_name, arrays, folders, out)
-            show("rendering", done, len(scenes))
-        return
-    from joblib import Parallel, delayed
-
-    jobs = (delayed(render_batch)(batch, corpus_name, arrays, folders, out) for batch in batches)
-    for count in Parallel(n_jobs=workers, return_as="generator_unordered")(jobs):
-        done += count
-        show("rendering", done, len(scenes))
-
-
-@contextmanager
-def _bar(progress: bool) -> Iterator:
-    """A function show(what, done, total) that draws a bar with the time left, or does nothing."""
-    if not progress:
-        yield lambda what, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
-        task = bar.add_task("simulating", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+    jobs = [(todo[i : i + size], corpus_name, arrays, folders, out) for i in range(0, len(todo), size)]
+    done = ((count, count) for count in unordered(render_batch, jobs, workers))
+    for _ in tracked(done, "rendering scenes", len(scenes), len(scenes) - len(todo), progress):
+        pass

@@ -15,3 +15,9 @@ def scene_rng(corpus_name: str, scene_id: str, *purpose: str) -> np.random.Gener
     text = "\x1f".join((corpus_name, scene_id, *purpose))
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+
+
+def position_of(name: str) -> float:
+    """Where a name falls in [0, 1): uniform over names, and the same in every corpus."""
+    digest = hashlib.sha256(name.encode("utf-8")).digest()
+    return int.from_bytes(digest[:6], "little") / 2**48

@@ -75,15 +75,9 @@ def white(rng: np.random.Generator, count: int, length: int) -> np.ndarray:
     return rng.standard_normal((count, length), dtype=np.float32)
 
 
-def modulated(rng: np.random.Generator, count: int, length: int, depth_db: float, knot: int) -> np.ndarray:
-    """Spectra (count, F) of independent white streams that swell together."""
-    return sfft.rfft(white(rng, count, length) * slow_envelope(length, rng, depth_db, knot))
-
-
-def wind(rng: np.random.Generator, count: int, length: int, rate: int) -> np.ndarray:
-    """Spectra (count, F) of wind on the capsules: gusts together, pressure independent, mostly below 300 Hz."""
-    frequencies = np.linspace(0, rate / 2, length // 2 + 1)
-    return modulated(rng, count, length, 5.0, rate // 3) * coloured(frequencies, 9.0, 40.0)
+def modulated(rng: np.random.Generator, count: int, envelope: np.ndarray) -> np.ndarray:
+    """Spectra (count, F) of independent white streams that swell together, with the `envelope` (N,)."""
+    return sfft.rfft(white(rng, count, len(envelope)) * envelope)
 
 
 def tile_clip(clip: np.ndarray, length: int, offset: int) -> np.ndarray:

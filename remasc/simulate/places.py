@@ -108,9 +108,12 @@ def draw_place(room: dict, environment: int, random: bool, rng: np.random.Genera
     if environment == 1:
         code = int(rng.integers(1, 3))
         distance = (0.5, 1.5)[code - 1] * rng.uniform(0.9, 1.1)
-        stand = np.array([20.0, 20.0, rng.uniform(0.9, 1.4)])
+        # a stand near the mouth's height, so that 0.5 m is 0.5 m from mouth to microphones
+        drop = rng.uniform(-0.25, 0.25)
+        stand = np.array([20.0, 20.0, height + drop])
         around = rng.uniform(0, 2 * np.pi)
-        source = stand[:2] + distance * np.array([np.cos(around), np.sin(around)])
+        along = np.sqrt(distance**2 - drop**2)
+        source = stand[:2] + along * np.array([np.cos(around), np.sin(around)])
     elif random:
         for _ in range(200):
             stand = np.array([*rng.uniform(0.3, dims[:2] - 0.3), rng.uniform(0.6, 1.4)])

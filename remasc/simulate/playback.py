@@ -6,6 +6,7 @@ A device instance is drawn once from its identity and stays the same in every sc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import fft as sfft
@@ -181,18 +182,38 @@ def apply_magnitude(spectrum: np.ndarray, rate: int, gains_of: object) -> np.nda
     return spectrum * sfft.rfft(padded)
 
 
+def _bent(x: np.ndarray, slope: float, bias: float) -> np.ndarray:
+    """tanh around a bias, of slope one at zero: it bends the peaks, the bias adds the even part."""
+    middle = np.tanh(slope * bias)
+    return (np.tanh(slope * (x + bias)) - middle) / (slope * (1 - middle**2))
+
+
+@lru_cache(maxsize=512)
+def _bend(odd: float, even: float) -> tuple[float, float]:
+    """Slope and bias of `_bent` whose third and second harmonic of a sine of amplitude sqrt(2) are these shares.
+
+    From the first-order formulas (third k^2 A^2 / 12, second k^2 b A / 2) to the exact shares by correcting each.
+    """
+    sine = np.sqrt(2) * np.sin(2 * np.pi * np.arange(256) / 256)
+    slope = np.sqrt(6 * odd)
+    bias = np.sqrt(2) * even / slope**2
+    for _ in range(60):
+        harmonics = np.abs(sfft.rfft(_bent(sine, slope, bias)))
+        second, third = harmonics[2] / harmonics[1], harmonics[3] / harmonics[1]
+        slope *= np.sqrt(odd / third)
+        bias *= even * odd / (second * third) if second > 1e-12 else 1.0
+        bias = min(bias, 0.6 / slope)  # beyond it the third harmonic vanishes
+    return float(slope), float(bias)
+
+
 def distort(x: np.ndarray, odd: float, even: float) -> np.ndarray:
     """A memoryless saturation with the given third and second harmonic shares for a sine of amplitude sqrt(2).
 
-    tanh bends the peaks (third harmonic k^2 A^2 / 12 to first order); a bias before it adds the even part.
     Twice oversampled: what lands above the old Nyquist frequency is removed instead of folded back.
     """
-    k = np.sqrt(6 * odd)
-    bias = 2 * np.sqrt(2) * even / max(k**2 * np.sqrt(2) * 2, 1e-6)
-    bias = min(bias, 0.6 / k)
     spectrum = sfft.rfft(x)
     fine = 2 * sfft.irfft(np.concatenate([spectrum, np.zeros(len(spectrum) - 1, spectrum.dtype)]), 2 * len(x))
-    bent = (np.tanh(k * (fine + bias)) - np.tanh(k * bias)) / (k * (1 - np.tanh(k * bias) ** 2))
+    bent = _bent(fine, *_bend(odd, even))
     return sfft.irfft(sfft.rfft(bent)[: len(spectrum)], len(x)).astype(np.float32) / 2
 
 

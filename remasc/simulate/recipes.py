@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
+import json
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from remasc.protocol import PARTITIONS
 from remasc.sentences import is_name, quoted, reason
 
-PARTITIONS = ("train", "dev", "eval")
 SHIPPED = Path(__file__).parent / "recipes"
 
 
@@ -42,6 +44,7 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {
     "codec_share": (float, 0, 1),
     "built_in_share": (float, 0, 1),
     "real_noise_share": (float, 0, 1),
+    "unlabelled_share": (float, 0, 1),
 }
 
 
@@ -71,6 +74,7 @@ class Recipe:
     devices: dict[str, int] = field(default_factory=lambda: {"train": 20, "dev": 6, "eval": 10})
     speaker_share: dict[str, float] = field(default_factory=lambda: {"train": 0.6, "dev": 0.15, "eval": 0.25})
     voices: dict[str, int] = field(default_factory=lambda: {"train": 24, "dev": 6, "eval": 10})
+    unlabelled_share: float = 0.25  # of the train pairs, spoken by sets without speaker labels where given
     source_recorders: dict[str, float] = field(default_factory=lambda: {"1": 0.4, "2": 0.35, "3": 0.25})
     codec_share: float = 0.3
     built_in_share: float = 0.3  # share of the vehicle's replays that come from its own loudspeakers
@@ -150,6 +154,11 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    @property
+    def sha256(self) -> str:
+        """Of every field: two corpora of one name and version whose recipes differ are told apart by it."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def shipped_recipes() -> list[str]:

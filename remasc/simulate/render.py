@@ -52,6 +52,16 @@ def microphones(scene: dict, arrays: tuple[str, ...]) -> np.ndarray:
     return stand + np.concatenate(places) @ frame
 
 
+def tolerances(scene: dict, corpus_name: str, arrays: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Displacements (1 + M, 3) in metres (+-0.5 mm) and gains (1 + M, 1) (+-1 dB); the reference has none."""
+    moved, gains = [np.zeros((1, 3))], [np.zeros(1)]
+    for name in arrays:
+        rng, count = scene_rng(corpus_name, scene["scene_id"], "microphones", name), ARRAYS[name].num_mics
+        moved.append(rng.uniform(-5e-4, 5e-4, (count, 3)))
+        gains.append(rng.uniform(-1, 1, count))
+    return np.concatenate(moved), (10 ** (np.concatenate(gains) / 20)).astype(np.float32)[:, None]
+
+
 def recorded(x: np.ndarray, mask: np.ndarray, recorder: dict, rng: np.random.Generator) -> np.ndarray:
     """What the attacker holds of the utterance `x` (N,): recorded in another room by another device, stored."""
     out = x
@@ -128,9 +138,8 @@ def mix(
     stand for and the length of the file, both in samples at 16 kHz."""
     room = room_of(scene["room"])
     nominal = microphones(scene, arrays)
-    units = scene_rng(corpus_name, scene["scene_id"], "microphones")
-    places = nominal + np.pad(units.uniform(-5e-4, 5e-4, (len(nominal) - 1, 3)), ((1, 0), (0, 0)))
-    gains = np.concatenate([[1.0], 10 ** (units.uniform(-1, 1, len(nominal) - 1) / 20)]).astype(np.float32)
+    moved, gains = tolerances(scene, corpus_name, arrays)
+    places = nominal + moved
     dry, active = build_command(folders.speech, scene["utterance"], CONTENT_RATE)
     samples = round(scene["seconds"] * CONTENT_RATE)
     # room for the tails of this room and of a recorder's, so that no echo comes round to the beginning
@@ -142,7 +151,7 @@ def mix(
     x /= rms(x[mask])
     emitters, spectra = _source(scene, corpus_name, length, x, mask)
     rng = scene_rng(corpus_name, scene["scene_id"], "tail")
-    response = responses(room, emitters, places, CONTENT_RATE, rng)
+    response = responses(room, emitters, places, CONTENT_RATE, rng, centre=nominal[0])
     speech = np.zeros((len(places), length // 2 + 1), np.complex64)
     for one, spectrum in zip(response, spectra, strict=True):
         speech += transfer(one, length) * spectrum.astype(np.complex64)
@@ -151,19 +160,21 @@ def mix(
     late = np.roll(mask, round(scene["distance"] / room.speed_of_sound * CONTENT_RATE))
     power = rms(heard[late]) ** 2
     speech /= np.float32(np.sqrt(power))
-    noise = background(scene, corpus_name, nominal, length, room, folders)
+    noise = background(scene, corpus_name, arrays, nominal, room, folders, length)
     total = (speech + noise * np.float32(10 ** (-scene["noise"]["snr_db"] / 20))) * _edges(f)
     level = rms(sfft.irfft(total[0], length)[:samples])
-    total *= (gains * np.float32(10 ** (scene["level_dbfs"] / 20) / level))[:, None]
+    total *= gains * np.float32(10 ** (scene["level_dbfs"] / 20) / level)
     return total, length, samples
 
 
 def render_scene(
     scene: dict, corpus_name: str, arrays: tuple[str, ...], folders: Folders
 ) -> dict[str, tuple[np.ndarray, int, str]]:
-    """{"D1": (waveform (M, T) float32, sample rate, subtype), ...} of one scene."""
+    """{"D1": (waveform (M, T) float32, sample rate, subtype), ...} of one scene.
+
+    An array's sound does not depend on which other arrays are asked for (but for the last bit of the sums).
+    """
     total, length, samples = mix(scene, corpus_name, arrays, folders)
-    rng = scene_rng(corpus_name, scene["scene_id"], "self-noise")
     out = {}
     first = 1
     for name in arrays:
@@ -173,10 +184,8 @@ def render_scene(
         fine = length // STEP * (array.sample_rate // 100)
         waveform = sfft.irfft(spectra, fine)[:, : round(samples * array.sample_rate / CONTENT_RATE)]
         waveform *= fine / length
+        rng = scene_rng(corpus_name, scene["scene_id"], "self-noise", name)
         waveform += noises.white(rng, *waveform.shape) * np.float32(10 ** (scene["noise"]["self_dbfs"] / 20))
+        waveform *= np.float32(0.97 / max(0.97, float(np.abs(waveform).max())))  # turned down before it clips
         out[name] = (waveform, array.sample_rate, SUBTYPES[name])
-    peak = max(float(np.abs(w).max()) for w, _, _ in out.values())
-    if peak > 0.97:  # one shared gain, as a person at the console would turn it
-        for waveform, _, _ in out.values():
-            waveform *= np.float32(0.97 / peak)
     return out

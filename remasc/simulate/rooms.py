@@ -184,9 +184,10 @@ def _waves(
     distance = np.linalg.norm(ray, axis=-1)
     # an image's directivity is that of the real source towards the mirrored ray, the same for all microphones
     towards = (mic_centre - positions) * mirrors
-    towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+    far = np.linalg.norm(towards, axis=1)
+    towards /= far[:, None]
     early = wall * emitter.directivity(towards @ emitter.facing)
-    air = np.exp(-AIR[:, None] / 2 * distance.mean(axis=0))
+    air = np.exp(-AIR[:, None] / 2 * far)
     early = (early * air)[:, None, :] / distance
     late_times = (
         tail.times
@@ -215,16 +216,24 @@ def tail_count(room: Room) -> int:
 
 
 def responses(
-    room: Room, emitters: list[Emitter], mics: np.ndarray, rate: int, rng: np.random.Generator
+    room: Room,
+    emitters: list[Emitter],
+    mics: np.ndarray,
+    rate: int,
+    rng: np.random.Generator,
+    centre: np.ndarray | None = None,
 ) -> np.ndarray:
     """Impulse responses (S, M, L) float32 at `rate`, time zero at sample PRE.
+
+    `centre` (3,), the middle of `mics` by default, is where the tail is drawn for and what images face: with one
+    centre a microphone hears the same whatever others are asked for.
 
     All emitters share one tail, shifted by their places: two drivers of one device excite the same
     reverberation, coherent at low and incoherent at high frequencies, as two real ones do.
     """
     from pyroomacoustics import libroom
 
-    mic_centre = mics.mean(axis=0)
+    mic_centre = mics.mean(axis=0) if centre is None else centre
     source_centre = np.mean([e.position for e in emitters], axis=0)
     mix = mixing_time(room, source_centre, mic_centre)
     tail = draw_tail(room, rng, mix, tail_count(room))

@@ -6,13 +6,14 @@ not the chain (level, SNR, silences, noise, jitter of the place) comes from one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from remasc.parallel import tracked
+from remasc.protocol import PARTITIONS
 from remasc.simulate.identity import scene_rng
 from remasc.simulate.places import (
     WALL_SHAPES,
@@ -23,8 +24,9 @@ from remasc.simulate.places import (
     rounded,
     tilted_walls,
 )
-from remasc.simulate.recipes import PARTITIONS, Recipe
-from remasc.simulate.speech import Clip, choose_command
+from remasc.simulate.recipes import Recipe
+from remasc.simulate.speech import Clip, choose_command, speaker_of
+from remasc.simulate.split import split
 
 CONTENT_RATE = 16000  # everything before the microphones' noise is computed at this rate
 
@@ -98,33 +100,56 @@ def _recorder(recipe: Recipe, rng: np.random.Generator, seconds: float) -> dict:
     return out
 
 
-def split_groups(clips: list[Clip], recipe: Recipe, corpus_name: str) -> dict[str, list[str]]:
-    """Speakers (or unlabelled sets) by partition, disjoint: shares of speakers; unlabelled sets go to the
-    first partition, whole. ValueError where a wanted partition would stay empty."""
+@dataclass(frozen=True)
+class Cast:
+    """Who may speak in one partition, and what may be heard behind them."""
+
+    partition: str
+    speech: Path
+    clips: dict[str, list[Clip]]  # by speaker or unlabelled set
+    names: list[str]  # of this partition
+    weights: np.ndarray  # how often each of them speaks, summing to one
+    ids: dict[str, int]
+    noise: list[str]
+
+    def draw(self, rng: np.random.Generator) -> str:
+        return str(rng.choice(self.names, p=self.weights))
+
+
+def split_speakers(clips: list[Clip], recipe: Recipe) -> tuple[dict[str, list[str]], bool]:
+    """Speakers (or unlabelled sets) by partition, disjoint, and whether each has the home of its own name.
+
+    A set that names partitions itself is taken at its word. A set without speakers stays whole and is heard in
+    train alone: who knows which voices it shares with another. ValueError where a partition would stay empty.
+    """
     wanted = [p for p in PARTITIONS if recipe.pairs.get(p, 0)]
-    labelled = sorted({c.group for c in clips if c.labelled})
+    told = {c.group: c.partition for c in clips if c.partition}
+    labelled = sorted({c.group for c in clips if c.labelled} - set(told))
     loose = sorted({c.group for c in clips if not c.labelled} - set(labelled))
-    rng = scene_rng(corpus_name, "speakers", "split")
-    if len(wanted) == 1:  # nobody can be in two partitions of one
-        labelled, loose = [*labelled, *loose], []
-    if len(labelled) < len(wanted):  # folders are no speakers: they may be words, or days
-        raise ValueError(
-            f"the speech folder names {len(labelled)} speakers for {len(wanted)} partitions that share none; add "
-            "a metadata.csv with the columns file,speaker"
-        )
-    order = [labelled[i] for i in rng.permutation(len(labelled))]
-    weights = np.array([recipe.speaker_share.get(p, 0.01) for p in wanted])
-    free = len(order) - len(wanted)
-    counts = 1 + np.floor(weights / weights.sum() * free).astype(int)
-    counts[0] += len(order) - counts.sum()
-    parts, start = {}, 0
-    for partition, count in zip(wanted, counts, strict=True):
-        parts[partition] = sorted(order[start : start + count])
-        start += count
-    if loose:
-        home = wanted[0] if len(wanted) > 1 else wanted[-1]
-        parts[home] = parts[home] + loose
-    return parts
+    parts = {p: sorted(name for name, home in told.items() if home == p) for p in wanted}
+    own = True
+    if not all(parts.values()):
+        if len(wanted) == 1 and not labelled:
+            labelled, loose = loose, []
+        if len(labelled) < len(wanted):  # folders are no speakers: they may be words, or days
+            raise ValueError(
+                f"the speech folder names {len(labelled)} speakers for {len(wanted)} partitions that share none; "
+                "add a metadata.csv with the columns file,speaker"
+            )
+        dealt, own = split(labelled, recipe.speaker_share, wanted, key=speaker_of)
+        parts = {p: sorted([*parts[p], *dealt[p]]) for p in wanted}
+    if "train" in parts:
+        parts["train"] += loose
+    return parts, own
+
+
+def _weights(names: list[str], by_group: dict[str, list[Clip]], unlabelled_share: float) -> np.ndarray:
+    """How often each speaks: every speaker alike, a set without speakers by its number of clips."""
+    labelled = np.array([by_group[n][0].labelled for n in names])
+    sizes = np.array([len(by_group[n]) for n in names], float) * ~labelled
+    loose = unlabelled_share if labelled.any() else 1.0
+    share = sizes / max(sizes.sum(), 1.0) * (loose if sizes.any() else 0.0)
+    return share + labelled * (1 - share.sum()) / max(labelled.sum(), 1)
 
 
 def _environments(recipe: Recipe, count: int) -> list[int]:
@@ -141,57 +166,35 @@ def _environments(recipe: Recipe, count: int) -> list[int]:
     return out
 
 
-@dataclass(frozen=True)
-class Cast:
-    """Who may speak in one partition, and what may be heard behind them."""
-
-    partition: str
-    speech: Path
-    clips: dict[str, list[Clip]]  # by speaker or unlabelled set
-    names: list[str]  # of this partition
-    weights: np.ndarray
-    ids: dict[str, int]
-    noise: list[str]
-
-    def draw(self, rng: np.random.Generator) -> str:
-        return str(rng.choice(self.names, p=self.weights))
-
-
 def draw_scenes(
     recipe: Recipe,
     corpus_name: str,
     speech: Path,
     clips: list[Clip],
     noise_clips: dict[str, list[str]],
-    show: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: bool = False,
 ) -> tuple[list[dict], dict[str, dict]]:
-    """Every scene of the corpus, in order, and the speakers: {label: {"id", "partition"}}."""
-    parts = split_groups(clips, recipe, corpus_name)
+    """Every scene of the corpus, and the speakers: {label: {"id", "partition"}}."""
+    parts, _ = split_speakers(clips, recipe)
     by_group: dict[str, list[Clip]] = {}
     for clip in clips:
         by_group.setdefault(clip.group, []).append(clip)
     homes = sorted((name, partition) for partition, names in parts.items() for name in names)
     speakers = {name: {"id": i + 1, "partition": home} for i, (name, home) in enumerate(homes)}
     ids = {name: entry["id"] for name, entry in speakers.items()}
-    total = sum(recipe.pairs.values())
-    scenes: list[dict] = []
-    pairs = 0
+    jobs = []
     for partition in (p for p in PARTITIONS if recipe.pairs.get(p, 0)):
-        weights = _weights(parts[partition], by_group)
+        weights = _weights(parts[partition], by_group, recipe.unlabelled_share)
         cast = Cast(partition, speech, by_group, parts[partition], weights, ids, noise_clips[partition])
         for number, environment in enumerate(_environments(recipe, recipe.pairs[partition])):
-            scenes += _pair(recipe, corpus_name, f"{partition}-{number:05d}", environment, cast)
-            pairs += 1
-            show("drawing scenes", pairs, total)
-    for index, scene in enumerate(scenes):
-        scene["index"] = index
+            jobs.append((f"{partition}-{number:05d}", environment, cast))
+    pairs = ((1, _pair(recipe, corpus_name, *job)) for job in jobs)
+    drawn = tracked(pairs, "drawing pairs of scenes", len(jobs), 0, progress)
+    scenes = [scene for pair in drawn for scene in pair]
+    # numbers, and with them file ids, that say nothing of class or partition
+    for scene, index in zip(scenes, scene_rng(corpus_name, "ids").permutation(len(scenes)), strict=True):
+        scene["index"] = int(index)
     return [rounded(scene) for scene in scenes], speakers
-
-
-def _weights(names: list[str], by_group: dict[str, list[Clip]]) -> np.ndarray:
-    """How often each is drawn: a speaker counts once, a set without speakers by its clips (10 a voice)."""
-    weights = np.array([1.0 if by_group[n][0].labelled else max(1.0, len(by_group[n]) / 10) for n in names])
-    return weights / weights.sum()
 
 
 def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: Cast) -> list[dict]:
@@ -202,10 +205,13 @@ def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: C
     for _ in range(50):
         voice = cast.draw(rng)
         parts, seconds = choose_command(cast.speech, cast.clips[voice], limits, CONTENT_RATE, rng)
-        if parts and seconds >= 0.5 * limits[0]:
+        if parts and seconds >= limits[0]:
             break
     else:
-        raise ValueError("no speech was found in the speech folder's files; give a folder of clean speech")
+        raise ValueError(
+            f"the speech folder's files give no command of {limits[0]:g} s or more (the recipe's command_seconds); "
+            "give a folder of clean speech, with longer clips or with speakers whose words may be joined"
+        )
     shared = partition if recipe.protocol == "open" else "shared"
     random = partition == "train" and environment in (2, 3) and rng.random() < recipe.random_rooms
     rooms = recipe.rooms[partition if recipe.protocol == "open" else "train"]

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import signal
 
 from remasc.audio import SUFFIXES, read_audio, resample
+from remasc.protocol import PARTITIONS
 from remasc.sentences import is_name, quoted, reason
 
 RUMBLE_HZ = 75.0  # the lowest voices begin above it
@@ -27,6 +28,12 @@ class Clip:
     path: str  # below the speech folder, with forward slashes: a corpus does not depend on where that lies
     group: str
     labelled: bool
+    partition: str | None = None  # where the set itself says it
+
+
+def speaker_of(group: str) -> str:
+    """The speaker's own label, without the set that it was found in."""
+    return group.partition(":")[2] or group
 
 
 @dataclass(frozen=True)
@@ -49,17 +56,19 @@ def audio_files(folder: Path) -> list[Path]:
 
 
 def scan_speech(folder: Path) -> list[Clip]:
-    """The clips of a folder. Each metadata.csv with columns file and speaker labels the files beside it; in such
-    a set a file without a label is left out, for it may be anybody's. The others are grouped by the folder
-    directly below their set."""
+    """The clips of a folder. Each metadata.csv with columns file and speaker labels the files beside it (and says
+    their partition, where it has such a column); in such a set a file without a label is left out, for it may be
+    anybody's. The others are grouped by the folder directly below their set."""
     files = audio_files(folder)
     labels: dict[Path, str] = {}
+    homes: dict[str, str] = {}
     sets: list[Path] = []
     for table in sorted(folder.rglob("metadata.csv")):
-        speakers = _speakers(table)
-        if speakers is not None:
+        if (told := _speakers(table)) is not None:
             sets.append(table.parent)
+            speakers, partitions = told
             labels |= {table.parent / file: f"{table.parent.name}:{who}" for file, who in speakers.items()}
+            homes |= {f"{table.parent.name}:{who}": home for who, home in partitions.items()}
     partly = {s for s in sets if any(path.is_relative_to(s) for path in labels)}
     clips = []
     for path in files:
@@ -73,13 +82,15 @@ def scan_speech(folder: Path) -> list[Clip]:
         else:
             below = path.relative_to(folder).parts
             group = below[0] if len(below) > 1 else folder.name
-        clips.append(Clip(path.relative_to(folder).as_posix(), group, path in labels))
+        clips.append(Clip(path.relative_to(folder).as_posix(), group, path in labels, homes.get(group)))
     return clips
 
 
-def _speakers(table: Path) -> dict[str, str] | None:
-    """File -> speaker of a metadata.csv, where a speaker is known; None where it has no such columns."""
+def _speakers(table: Path) -> tuple[dict[str, str], dict[str, str]] | None:
+    """File -> speaker of a metadata.csv, where a speaker is known, and speaker -> partition, where it is told;
+    None where it has no columns file and speaker."""
     speakers: dict[str, str] = {}
+    partitions: dict[str, str] = {}
     try:
         with table.open(encoding="utf-8-sig", newline="") as handle:
             rows = csv.DictReader(handle)
@@ -93,12 +104,17 @@ def _speakers(table: Path) -> dict[str, str] | None:
                     raise ValueError(
                         f"line {rows.line_num}: {quoted(file)} is said to be of {quoted(speaker)}"
                     )
+                home = (row.get("partition") or "").strip()
+                if home and (home not in PARTITIONS or partitions.setdefault(speaker, home) != home):
+                    raise ValueError(
+                        f"line {rows.line_num}: {quoted(speaker)} is said to be in {quoted(home)}"
+                    )
     except (csv.Error, ValueError) as error:
         raise ValueError(
             f"{table}: not readable ({reason(error)}); expected CSV with the columns file and speaker, each "
-            "file once"
+            "file once, and each speaker in one partition (train, dev or eval) where such a column is there"
         ) from None
-    return speakers
+    return speakers, partitions
 
 
 def describe_sources(folder: Path | None) -> list[dict[str, str]]:
@@ -114,7 +130,7 @@ def describe_sources(folder: Path | None) -> list[dict[str, str]]:
     return found or [{"source": folder.name, "licence": "not stated by the folder"}]
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)  # a speaker's clips; at most a few hundred MB of long ones
 def load_mono(path: str, rate: int) -> np.ndarray:
     """Channel 1 of a file at `rate`, float32, without its mean."""
     waveform, own = read_audio(path)

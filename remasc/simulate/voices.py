@@ -41,7 +41,7 @@ VARIANTS = [
     "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert", "sandro",
     "shelby", "steph", "travis", "victor", "zac", "Alicia", "grandma",
 ]  # fmt: skip
-ACCENTS = ["en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029"]
+ACCENTS = ["en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-029"]  # "en" is the British one
 
 
 def require_voices() -> None:
@@ -53,24 +53,26 @@ def require_voices() -> None:
         )
 
 
-def plan_voices(corpus_name: str, speakers: int, per_speaker: int) -> list[dict]:
-    """What each voice says: rows of file, speaker, text, voice, pitch (0..99), rate (words per minute)."""
+def plan_voices(corpus_name: str, speakers: dict[str, int], per_speaker: int) -> list[dict]:
+    """What each voice says: rows of file, speaker, partition, text, voice, pitch (0..99), rate (words a minute)."""
     rng = scene_rng(corpus_name, "voices")
     rows = []
     order = rng.permutation(len(VARIANTS))
-    for s in range(speakers):
+    homes = [partition for partition, count in speakers.items() for _ in range(count)]
+    for s, home in enumerate(homes):
         variant = VARIANTS[order[s % len(VARIANTS)]]
         voice = f"{ACCENTS[int(rng.integers(len(ACCENTS)))]}+{variant}"
         pitch, rate = int(rng.integers(25, 75)), int(rng.integers(135, 200))
         texts = rng.permutation(len(COMMANDS))[:per_speaker]
         for n, text in enumerate(texts):
-            row = {"file": f"voice{s:03d}/{n:02d}.wav", "speaker": f"voice{s:03d}", "text": COMMANDS[text]}
-            rows.append({**row, "voice": voice, "pitch": pitch, "rate": rate})
+            row = {"file": f"voice{s:03d}/{n:02d}.wav", "speaker": f"voice{s:03d}", "partition": home}
+            rows.append({**row, "text": COMMANDS[text], "voice": voice, "pitch": pitch, "rate": rate})
     return rows
 
 
-def make_voices(folder: Path, corpus_name: str, speakers: int, per_speaker: int = 12) -> Path:
-    """Write the stand-in speech folder (metadata.csv last, so that it says whether the folder is whole)."""
+def make_voices(folder: Path, corpus_name: str, speakers: dict[str, int], per_speaker: int = 12) -> Path:
+    """Write the stand-in speech folder with so many voices by partition; metadata.csv last, so that it says
+    whether the folder is whole."""
     require_voices()
     rows = plan_voices(corpus_name, speakers, per_speaker)
     table = io.StringIO()
@@ -127,7 +129,7 @@ class Espeak:
     def say(self, text: str, voice: str, pitch: int, rate: int) -> np.ndarray:
         """Samples (T,) float32 in [-1, 1]."""
         if self.library.espeak_SetVoiceByName(voice.encode()) != 0:
-            self.library.espeak_SetVoiceByName(f"en-us+{voice.partition('+')[2]}".encode())
+            raise OSError(f"espeak-ng has no voice {voice}")
         self.library.espeak_SetParameter(1, rate, 0)
         self.library.espeak_SetParameter(3, pitch, 0)
         self.blocks.clear()
