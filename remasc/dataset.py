@@ -61,7 +61,8 @@ class Batch:
 class RecordingDataset(Dataset):
     """The first `seconds` of recordings at one rate, with some of their channels.
 
-    sample_rate: Hz, None keeps each file's own (a cache's). seconds: None keeps all.
+    sample_rate: Hz; None is that of the recordings' array, which must be the same for all: what lies in one
+    batch was sampled alike. seconds: None keeps all.
     channels: None keeps all in file order; a number takes so many in the order in which the paper adds them;
     a sequence names the file's channels (from 0, repeats allowed). dummy: channel 1 repeated `channels` times
     (or as often as the array has microphones), the control without spatial information.
@@ -81,6 +82,7 @@ class RecordingDataset(Dataset):
     ) -> None:
         self.recordings = recordings
         self.sample_rate = sample_rate
+        self._rate = _one_rate(recordings) if sample_rate is None else sample_rate
         self.seconds = seconds
         self.channels = channels
         self.dummy = dummy
@@ -94,9 +96,7 @@ class RecordingDataset(Dataset):
         recording = self.recordings[number]
         channels = channels_of(recording, self.channels, dummy=self.dummy)
         if self.cache is None:
-            clip = load_clip(
-                recording.path, sample_rate=self.sample_rate, seconds=self.seconds, channels=channels
-            )
+            clip = load_clip(recording.path, sample_rate=self._rate, seconds=self.seconds, channels=channels)
         else:
             clip = self._from_cache(number, channels)
         label = UNKNOWN if recording.label is None else int(recording.label)
@@ -109,7 +109,7 @@ class RecordingDataset(Dataset):
     def _from_cache(self, number: int, channels: Sequence[int] | None) -> np.ndarray:
         clip = self.cache[self._numbers[number]]
         if self.seconds != self.cache.parameters["seconds"]:
-            clip = clip[:, : self._samples(self.recordings[number])]
+            clip = clip[:, : max(1, round(self.seconds * self._rate))]
         if channels is None:
             return clip
         if max(channels) >= len(clip):
@@ -118,16 +118,6 @@ class RecordingDataset(Dataset):
                 f"{len(clip)}; prepare it with all channels"
             )
         return clip[list(channels)]
-
-    def _samples(self, recording: Recording) -> int:
-        rate = self.cache.parameters["sample_rate"]
-        if rate is None:
-            if recording.array is None:
-                raise ValueError(
-                    f"{recording.trial_id}: the rate of a source recording is unknown; name a sample_rate"
-                )
-            rate = get_array(recording.array).sample_rate
-        return max(1, round(self.seconds * rate))
 
     def _numbers_in(self, cache: PreparedCache) -> np.ndarray:
         made = cache.parameters
@@ -148,6 +138,24 @@ class RecordingDataset(Dataset):
             )
         cache.check_sources(self.recordings)
         return np.array([cache.number(recording.trial_id) for recording in self.recordings], np.int64)
+
+
+def _one_rate(recordings: Sequence[Recording]) -> int | None:
+    """The sample rate of the arrays that recorded these, without opening a file; None where there is nothing."""
+    first: dict[int, Recording] = {}
+    for recording in recordings:
+        if recording.array is None:
+            raise ValueError(
+                f"{recording.trial_id}: the rate of a source recording is unknown; name a sample_rate"
+            )
+        first.setdefault(get_array(recording.array).sample_rate, recording)
+    if len(first) > 1:
+        (rate, one), (other_rate, other) = list(first.items())[:2]
+        raise ValueError(
+            f"{one.trial_id} was recorded at {rate} Hz and {other.trial_id} at {other_rate} Hz; name a "
+            "sample_rate for both, or take the arrays of one rate"
+        )
+    return next(iter(first), None)
 
 
 def channels_of(

@@ -22,11 +22,31 @@ def cache(corpus, tmp_path_factory) -> PreparedCache:
 
 
 def test_an_example_is_the_file(corpus):
-    for number, example in enumerate(RecordingDataset(corpus)):
-        waveform, _ = read_audio(corpus[number].path)
-        assert np.array_equal(example.waveform.numpy(), waveform)
-        assert (example.number, example.label) == (number, int(corpus[number].label))
-        assert example.waveform.dtype == torch.float32
+    for array in ARRAYS:
+        part = corpus.filter(array=array)
+        for number, example in enumerate(RecordingDataset(part)):
+            waveform, _ = read_audio(part[number].path)
+            assert np.array_equal(example.waveform.numpy(), waveform)
+            assert (example.number, example.label) == (number, int(part[number].label))
+            assert example.waveform.dtype == torch.float32
+
+
+def test_recordings_of_several_rates_need_one_named(corpus, tmp_path):
+    both = corpus.filter(array=("D3", "D4"))
+    with pytest.raises(ValueError, match=r"44100 Hz and core/\d+ at 16000 Hz; name a sample_rate") as error:
+        RecordingDataset(both)
+    assert "\n" not in str(error.value)
+    cache = PreparedCache.build(both, tmp_path, sample_rate=None, seconds=0.2, workers=1, progress=False)
+    with pytest.raises(ValueError, match="name a sample_rate"):
+        RecordingDataset(both, seconds=0.2, cache=cache)
+    assert len(RecordingDataset(both, sample_rate=16000)) == len(both)
+    assert len(RecordingDataset(corpus.filter(array=("D1", "D2", "D3")))) == 18
+
+
+def test_a_file_that_is_not_at_its_arrays_rate_does_not_mix_rates(tmp_path):
+    corpus = make_corpus(tmp_path, clips=8).filter(array="D4")
+    write_wav(corpus[0].path, np.zeros((7, 48000)), 48000)
+    assert RecordingDataset(corpus)[0].waveform.shape == (7, 16000)
 
 
 @pytest.mark.parametrize("array", ARRAYS)
@@ -72,7 +92,7 @@ def test_a_cache_that_cannot_give_what_is_wanted_is_refused(corpus, cache, tmp_p
     with pytest.raises(ValueError, match="all channels"):
         RecordingDataset(corpus[:2], channels=1, cache=one)
     with pytest.raises(ValueError, match=corpus[2].trial_id):
-        RecordingDataset(corpus, cache=one)
+        RecordingDataset(corpus[:3], cache=one)
 
 
 def test_a_cache_of_other_audio_is_refused(tmp_path):
@@ -86,7 +106,7 @@ def test_a_cache_of_other_audio_is_refused(tmp_path):
 
 
 def test_collating_pads_time_and_microphones_and_loses_nothing(corpus):
-    examples = list(RecordingDataset(corpus))
+    examples = list(RecordingDataset(corpus, sample_rate=16000))
     batch = collate(examples)
     assert len(batch) == len(examples)
     assert batch.waveform.shape == (len(examples), 7, max(e.waveform.shape[1] for e in examples))
@@ -120,6 +140,8 @@ def test_labels_need_no_file(tmp_path):
     rows = [meta_row(1, kind=1, device=-1), meta_row(2, kind=2), meta_row(3, kind=3)]
     (tmp_path / "meta.csv").write_text("\n".join(rows))
     corpus = Corpus.from_meta(tmp_path)
-    assert RecordingDataset(corpus).labels().tolist() == [-1, 1, 0]
+    assert RecordingDataset(corpus, sample_rate=16000).labels().tolist() == [-1, 1, 0]
+    with pytest.raises(ValueError, match="rate of a source recording"):
+        RecordingDataset(corpus)
     with pytest.raises(ValueError, match="no array"):
         channels_of(corpus[0], 2)
