@@ -77,8 +77,8 @@ def score_corpus(
 ) -> Path:
     """Score every trial of one partition exactly once; returns the path of `out/scores.tsv`.
 
-    The corpus is parted as for the detector's training (its `seed` and `dev_share`), unless these are given: dev
-    must be the trials it did not train on.
+    The corpus is parted as for the detector's training (its `protocol_seed` and `dev_share`), unless these are
+    given as `seed` and `dev_share`: dev must be the trials it did not train on.
 
     Beside it stands protocol.tsv with the trials and their conditions. Scores are appended to a partial file as
     they come, so that an interrupted run goes on where it stopped; the final file appears whole, in the
@@ -86,7 +86,8 @@ def score_corpus(
     """
     training = load(detector).config.get("training") or {}
     dev_share = float(training.get("dev_share", 0.2)) if dev_share is None else dev_share
-    seed = int(training.get("seed", 0)) if seed is None else seed
+    if seed is None:  # detectors from before `protocol_seed` drew dev with the seed of their training
+        seed = int(training.get("protocol_seed", training.get("seed", 0)))
     parts = partitions(corpus, dev_share=dev_share, seed=seed)
     if split not in parts:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(parts)}")

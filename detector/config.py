@@ -51,7 +51,7 @@ class TrainConfig:
         out: Folder of the run; an interrupted run goes on there.
         system: compact, nn-single, nn-dummy or nn-multichannel.
         array: D1, D2, D3 or D4; "all" (the default of compact) where one network serves them all.
-        seed: Draws the initial weights, the order of the clips, augmentation, and the dev speakers.
+        seed: Draws the initial weights, the order of the clips, and augmentation.
         epochs: At most so many (published networks: 100, compact: 24).
         batch_size: Clips per step over all processes together (64).
         learning_rate: Its peak (published 1e-4, compact 2e-3).
@@ -64,6 +64,7 @@ class TrainConfig:
         filters: Filters of a published network's bank.
         seconds: First seconds of a recording that compact trains on; published networks take 1 s.
         dev_share: Share of core held back as dev, where the corpus does not list its own.
+        protocol_seed: Draws the dev speakers there, so that all seeds of a system choose on the same dev.
         p_fa: Share of replays that the shipped threshold accepts on dev.
         device: auto, cpu, cuda or mps.
         amp: Mixed precision on CUDA.
@@ -89,6 +90,7 @@ class TrainConfig:
     filters: int = 64
     seconds: float = 4.0
     dev_share: float = 0.2
+    protocol_seed: int = 0
     p_fa: float = 0.05
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     amp: bool = True
@@ -192,6 +194,7 @@ def _check_ranges(config: TrainConfig) -> None:
         "filters": (2, 4096),
         "seconds": (0.1, 600),
         "dev_share": (0.001, 0.9),
+        "protocol_seed": (0, 2**62),
         "p_fa": (0, 0.999),
         "checkpoint_minutes": (0, 1e6),
         "workers": (0, 1024),

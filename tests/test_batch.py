@@ -114,13 +114,14 @@ def test_finished_scores_are_kept_and_never_mixed(detector, corpus, tmp_path):
     assert (tmp_path / "out" / "protocol.tsv").read_bytes() == protocol
 
 
-def test_dev_is_that_of_the_detectors_training(corpus, tmp_path):
+@pytest.mark.parametrize("seeds", [{"seed": 7}, {"seed": 1, "protocol_seed": 7}])
+def test_dev_is_that_of_the_detectors_training(corpus, tmp_path, seeds):
     from detector.checkpoint import save_checkpoint
     from detector.systems import build_network
     from remasc.protocol import partitions
     from tests.test_score import description
 
-    config = description() | {"training": {"seed": 7, "dev_share": 0.4}}
+    config = description() | {"training": seeds | {"dev_share": 0.4}}
     folder = save_checkpoint(tmp_path / "seven", build_network(config), config, {})
     path = scored(str(folder), corpus, tmp_path / "out", split="dev")
     dev = partitions(corpus, dev_share=0.4, seed=7)["dev"]

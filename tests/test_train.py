@@ -329,6 +329,15 @@ def test_clips_are_cut_prepared_and_repeated(tmp_path, corpus):
     assert len(list((tmp_path / "cache").iterdir())) == 1  # the three share one cache
 
 
+def test_all_seeds_of_a_system_choose_on_the_same_dev(tmp_path, corpus):
+    def dev(**seeds: int) -> set[str]:
+        c = TrainConfig(corpus, tmp_path, "compact", "D4", **seeds)
+        return {r.trial_id for r in training_parts(c, Corpus.from_meta(corpus))["dev"]}
+
+    assert all(dev(seed=seed) == dev() for seed in range(1, 9))
+    assert any(dev(protocol_seed=seed) != dev() for seed in range(1, 9))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("system", ["compact", "nn-single"])
 def test_test_run_proves_the_setup(tmp_path, corpus, system):
