@@ -15,12 +15,13 @@ from typing import Any
 
 from remasc.atomic import write_text
 from remasc.corpus import Corpus
-from remasc.schema import Label, Recording, name_of
+from remasc.schema import Environment, Label, Recording, name_of
 from remasc.sentences import quoted
 
 PARTITIONS = ("train", "dev", "eval")
 TEXT_TO_SPEECH = 0  # the speaker id of synthetic speech: a voice, but nobody's
 CANDIDATES = 300
+DEVICES = ("playback_device", "source_recorder")  # what genuine trials have none of
 
 
 def partitions(corpus: Corpus, *, dev_share: float = 0.2, seed: int = 0) -> dict[str, Corpus]:
@@ -41,16 +42,43 @@ def partitions(corpus: Corpus, *, dev_share: float = 0.2, seed: int = 0) -> dict
 def held_out(parts: Mapping[str, Corpus], **conditions: Any) -> dict[str, Corpus]:
     """The protocol "held-out X": trials that meet the conditions leave train and dev, and alone stay in eval.
 
-    `conditions` as in `Corpus.filter`. Genuine trials have no playback device or source recorder: where one
-    of these is held out, they stay in all partitions.
+    `conditions` as in `Corpus.filter`. Genuine trials have no playback device or source recorder. Where one of
+    these is held out they therefore stay in train and dev, also those of a place that is held out with it: the
+    other devices' replays stay there too, and a place with replays alone would tell the class. Eval keeps the
+    genuine trials of that place.
+
+    Refused is what leaves train with one class of an array's recordings in an environment where it had two
+    (every device of a room, say): what is fitted there would learn the place. Dropping such rooms silently
+    would hold out more than was asked for. Dev fits nothing, and its few speakers lack cells anyway.
     """
-    place = {k: v for k, v in conditions.items() if k not in ("playback_device", "source_recorder")}
+    place = {k: v for k, v in conditions.items() if k not in DEVICES}
     held = {}
     for name, part in parts.items():
-        met = set(part.filter(**place).filter(label=Label.GENUINE)) if place or name == "eval" else set()
-        met |= set(part.filter(**conditions).filter(label=Label.REPLAY))
+        met = set(part.filter(**conditions).filter(label=Label.REPLAY))
+        if name == "eval" or place == conditions:
+            met |= set(part.filter(**place).filter(label=Label.GENUINE))
         held[name] = part.replace(r for r in part if (r in met) == (name == "eval"))
+    if "train" in parts:
+        _refuse_telling_places(parts["train"], held["train"])
     return held
+
+
+def _refuse_telling_places(before: Corpus, after: Corpus) -> None:
+    had, has = _classes(before), _classes(after)
+    for (array, environment), labels in has.items():
+        if len(labels) < len(had[array, environment]):
+            place = name_of(environment)
+            raise ValueError(
+                f"holding this out leaves train only {name_of(min(labels))} trials of {array} in {place}, so that "
+                f"the place would tell the class; hold out the environment {place!r} instead, or fewer devices"
+            )
+
+
+def _classes(part: Corpus) -> dict[tuple[str | None, Environment], set[Label]]:
+    found = defaultdict(set)
+    for r in part.trials():
+        found[r.array, r.environment].add(r.label)
+    return found
 
 
 def write_protocol(path: str | Path, parts: Mapping[str, Corpus]) -> str:

@@ -146,6 +146,59 @@ def test_held_out_conditions_are_unseen(corpus, condition):
         assert genuine == genuine.filter(**condition)
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"environment": "vehicle", "playback_device": 3},
+        {"environment": "vehicle", "array": "D4", "playback_device": 1},
+        {"position": 1, "playback_device": 3},
+    ],
+)
+def test_a_device_held_out_in_a_place_leaves_both_classes_there(corpus, condition):
+    parts = partitions(corpus)
+    held = held_out(parts, **condition)
+    place = {k: v for k, v in condition.items() if k != "playback_device"}
+    for name in ("train", "dev"):
+        gone = set(parts[name]) - set(held[name])
+        assert gone == set(parts[name].filter(**condition))
+        for environment in ("indoor-1", "vehicle"):
+            for array in ("D1", "D4"):
+                cell = held[name].filter(environment=environment, array=array)
+                assert {r.label for r in cell} == set(Label)
+    assert held["eval"].filter(label="genuine") == parts["eval"].filter(**place, label="genuine")
+    assert held["eval"].filter(label="replay") == parts["eval"].filter(**condition)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"playback_device": (1, 3)},
+        {"environment": "vehicle", "playback_device": (1, 3)},
+        {"array": "D1", "source_recorder": 1},
+    ],
+)
+def test_holding_out_never_leaves_a_place_that_tells_the_class(corpus, condition):
+    with pytest.raises(
+        ValueError, match=r"only genuine trials of D1 in .* tell the class; hold out"
+    ) as error:
+        held_out(partitions(corpus), **condition)
+    assert "\n" not in str(error.value)
+
+
+def test_every_single_condition_of_the_real_protocol_can_be_held_out_or_says_why():
+    """All replays of outdoor have a position that no genuine trial has."""
+    parts = partitions(real_corpus())
+    for condition in (
+        *({"environment": e} for e in range(1, 5)),
+        *({"playback_device": p} for p in range(1, 6)),
+        *({"source_recorder": s} for s in (1, 2)),
+        *({"array": f"D{d}"} for d in range(1, 5)),
+    ):
+        held_out(parts, **condition)
+    with pytest.raises(ValueError, match="outdoor"):
+        held_out(parts, position=(1, 2))
+
+
 def test_written_protocol_holds_every_trial_and_its_hash(corpus, tmp_path):
     parts = partitions(corpus)
     path = tmp_path / "protocol.tsv"
