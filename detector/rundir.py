@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,7 +26,7 @@ from detector.runlog import LOG
 from detector.shipped import DETECTOR, JUDGED, DevScores
 from detector.state import STATE
 from detector.team import Team
-from remasc import Corpus
+from remasc import Corpus, Recording
 from remasc.atomic import write_text
 from remasc.protocol import write_protocol
 
@@ -74,7 +75,7 @@ def _claim(config: TrainConfig, parts: Mapping[str, Corpus]) -> Claim:
     with tempfile.TemporaryDirectory() as scratch:
         protocol_sha256 = write_protocol(Path(scratch) / PROTOCOL, parts)
     wanted = {"training": config.identity(), "protocol_sha256": protocol_sha256}
-    out = config.out
+    out, recordings = config.out, _fingerprint([*parts["train"], *parts["dev"]])
     if not config.resume:
         for name in (FINISHED, BEGUN, STATE, JUDGED, LOG):
             (out / name).unlink(missing_ok=True)
@@ -85,13 +86,26 @@ def _claim(config: TrainConfig, parts: Mapping[str, Corpus]) -> Claim:
         _refuse_other(out, {"training": there, "protocol_sha256": finished.get("protocol_sha256")}, wanted)
         clean(out)
     elif (out / BEGUN).exists():
-        _refuse_other(out, _read_begun(out / BEGUN), wanted)
+        _refuse_other(out, _read_begun(out / BEGUN), wanted | {"recordings": recordings})
         clean(out, keep=(BEGUN, STATE, JUDGED))
     else:
         (out / STATE).unlink(missing_ok=True)
         write_protocol(out / PROTOCOL, parts)
-        write_text(out / BEGUN, json.dumps(wanted, indent=1) + "\n")
+        write_text(out / BEGUN, json.dumps(wanted | {"recordings": recordings}, indent=1) + "\n")
     return Claim(protocol_sha256, finished)
+
+
+def _fingerprint(recordings: Iterable[Recording]) -> str:
+    """Changes with the size or the time of any of the sound files, wherever they lie."""
+    digest = hashlib.sha256()
+    for recording in recordings:
+        try:
+            status = recording.path.stat()
+            found = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            found = "absent"
+        digest.update(f"{recording.trial_id} {found}\n".encode())
+    return digest.hexdigest()
 
 
 def _read_begun(path: Path) -> dict[str, Any]:
@@ -112,8 +126,13 @@ def _refuse_other(out: Path, there: dict[str, Any], wanted: dict[str, Any]) -> N
     if differing:
         words = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} here)" for key in differing[:3])
         raise ValueError(f"{out}: holds a run that differs in {words}; {ways}")
-    if there["protocol_sha256"] != wanted["protocol_sha256"]:
+    if there.get("protocol_sha256") != wanted["protocol_sha256"]:
         raise ValueError(f"{out}: holds a run on other trials (its protocol.tsv differs); {ways}")
+    if there.get("recordings") != wanted.get("recordings"):
+        raise ValueError(
+            f"{out}: the sizes or times of the run's sound files have changed since it began; put them back as "
+            "they were to go on, or give another --out, or --no-resume to start anew"
+        )
 
 
 def clean(out: Path, keep: tuple[str, ...] = ()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import itertools
 import json
@@ -172,6 +173,30 @@ def test_another_config_is_refused_while_unfinished(tmp_path, examples):
     with pytest.raises(ValueError, match="differs in seed"):
         train(config(tmp_path, seed=1), examples=examples, progress=False)
     assert train(config(tmp_path), examples=examples, progress=False).epochs == 3
+
+
+@pytest.mark.parametrize("part", ["train", "dev"])
+def test_changed_sound_is_noticed_before_going_on(tmp_path, part):
+    examples = {"train": Planes(21, 0), "dev": Planes(12, 1, first=100, speaker=2)}
+    for name, planes in examples.items():
+        files = [tmp_path / f"{name}-{r.file_id}.wav" for r in planes.recordings]
+        planes.recordings = [
+            dataclasses.replace(r, path=path) for r, path in zip(planes.recordings, files, strict=True)
+        ]
+        for path in files:
+            path.write_bytes(b"sound")
+    out, changed = tmp_path / "out", examples[part].recordings[4].path
+    with pytest.raises(Interrupted):
+        run(config(out), examples, Team(), torch.device("cpu"), False, stop_after=5)
+    was = changed.stat()
+    for content in (b"other", b"longer", None):
+        changed.unlink() if content is None else changed.write_bytes(content)
+        with pytest.raises(ValueError, match="sound files have changed since it began") as caught:
+            train(config(out), examples=examples, progress=False)
+        assert "\n" not in str(caught.value)
+    changed.write_bytes(b"sound")
+    os.utime(changed, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert train(config(out), examples=examples, progress=False).epochs == 3
 
 
 def test_a_folder_in_use_and_a_file_in_the_way(tmp_path, examples):
