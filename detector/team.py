@@ -1,7 +1,10 @@
 """Where a training runs: the device, mixed precision, and the processes that `torchrun` started.
 
 Alone, every method is free. With `torchrun` (environment WORLD_SIZE > 1) each process takes its share of every
-batch; the batch size is that of all processes together, so their number does not change the result.
+batch; the batch size is that of all processes together, so the order of the clips, the rate and the loss do not
+depend on their number, and a published network learns the same up to rounding. Augmentation and dropout are drawn
+by each process for its share, and on the CPU so are batch statistics: there another number of processes is another
+draw of the same training.
 """
 
 from __future__ import annotations
