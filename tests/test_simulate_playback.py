@@ -6,18 +6,20 @@ from scipy import special
 
 from remasc.simulate.identity import scene_rng
 from remasc.simulate.playback import (
+    EQUALISER_DB,
     FAMILIES,
     apply_magnitude,
-    codec,
     distort,
     driver_emitters,
     driver_spectra,
+    inverse_magnitude,
     magnitude,
     make_device,
     minimum_phase,
     piston_table,
     slow_gain,
 )
+from remasc.simulate.render import breath
 from remasc.simulate.rooms import BANDS
 from remasc.simulate.talkers import GRID
 
@@ -116,8 +118,24 @@ def test_automatic_gain_lifts_the_quiet():
     assert y[RATE + 4000 :].std() / y[:RATE].std() > 0.15
 
 
-def test_codec_keeps_length_and_loses_more_when_stronger():
-    x = scene_rng("c", "codec").standard_normal(12345).astype(np.float32)
-    errors = [np.square(codec(x, RATE, s) - x).mean() for s in (0.0, 1.0)]
-    assert len(codec(x, RATE, 0.5)) == len(x)
-    assert 0 < errors[0] < errors[1]
+@pytest.mark.parametrize("family", [1, 2, 3, 4, 5])
+def test_equaliser_flattens_the_device_as_far_as_it_may(family):
+    device = make_device("c", f"device-{family}", family)
+    f = np.linspace(700, 6000, 500)
+    played = 20 * np.log10(magnitude(device, f))
+    error = np.zeros(36)
+    mended = (
+        played
+        + 20
+        * np.log10(inverse_magnitude(device, np.linspace(0, 8000, 4097), error))[
+            np.searchsorted(np.linspace(0, 8000, 4097), f)
+        ]
+    )
+    assert mended.std() < 0.35 * played.std() + 0.1
+    gains = 20 * np.log10(inverse_magnitude(device, np.linspace(0, 8000, 4097), error))
+    assert np.abs(gains).max() <= EQUALISER_DB + 1e-9
+
+
+def test_breath_is_as_soft_as_drawn():
+    sound = np.fft.irfft(breath(scene_rng("c", "breath"), 48000, 30.0), 48000)
+    assert 20 * np.log10(np.sqrt(np.square(sound).mean())) == pytest.approx(-30, abs=0.01)

@@ -164,6 +164,19 @@ def magnitude(device: Device, frequencies: np.ndarray) -> np.ndarray:
     return out * 10 ** ((db - step) / 20)
 
 
+EQUALISER_DB = 15.0  # the most that an attacker lifts or lowers: beyond it drivers give up
+
+
+def inverse_magnitude(device: Device, frequencies: np.ndarray, error_db: np.ndarray) -> np.ndarray:
+    """|H| (F,) of the attacker's equaliser: the device's response turned round within `EQUALISER_DB`, as measured
+    with an error in dB at quarter octaves from 50 Hz. (The "modulated replay" of Wang et al., ACM CCS 2020.)"""
+    gains = -20 * np.log10(np.maximum(magnitude(device, frequencies), 1e-6))
+    gains -= np.median(gains[(frequencies > 300) & (frequencies < 4000)])
+    octave = np.log2(np.maximum(frequencies, 10.0) / 50.0)
+    error = np.interp(octave, np.arange(len(error_db)) / 4, error_db)
+    return 10 ** (np.clip(gains + error, -EQUALISER_DB, EQUALISER_DB) / 20)
+
+
 def minimum_phase(gains: np.ndarray) -> np.ndarray:
     """Complex spectrum (F,) of minimum phase with the given magnitudes on an even grid 0..Nyquist."""
     cepstrum = sfft.irfft(np.log(np.maximum(gains, 1e-5)))
@@ -266,25 +279,6 @@ def driver_spectra(device: Device, spectrum: np.ndarray, rate: int) -> np.ndarra
         # Linkwitz-Riley magnitudes of fourth order: the branches sum to one
         gate = (1 / (1 + (low / np.maximum(f, 1)) ** 4)) * (1 / (1 + (f / high) ** 4))
         out[i] = spectrum * gate * (scale * driver.gain) * np.exp(-2j * np.pi * f * driver.delay)
-    return out
-
-
-def codec(x: np.ndarray, rate: int, strength: float) -> np.ndarray:
-    """What a lossy codec leaves: weak parts of each short-time spectrum dropped, the rest coarsely rounded.
-
-    `strength` 0..1: the threshold rises from 45 to 20 dB below the frame's smoothed envelope.
-    """
-    _, _, z = signal.stft(x, rate, nperseg=512, noverlap=384, boundary="even")
-    power = np.abs(z)
-    envelope = signal.convolve2d(power, np.ones((9, 1)) / 9, mode="same")
-    step = envelope * 10 ** (-(30 - 22 * strength) / 20)
-    rounded = np.round(power / np.maximum(step, 1e-12)) * step
-    floor = power.max(axis=0, keepdims=True) * 10 ** (-(70 - 25 * strength) / 20)
-    kept = np.where(power < floor, 0.0, rounded)
-    _, y = signal.istft(z * kept / np.maximum(power, 1e-12), rate, nperseg=512, noverlap=384)
-    out = np.zeros_like(x)
-    n = min(len(x), len(y))
-    out[:n] = y[:n]
     return out
 
 

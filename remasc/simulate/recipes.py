@@ -43,6 +43,9 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {
     "random_rooms": (float, 0, 1),
     "codec_share": (float, 0, 1),
     "built_in_share": (float, 0, 1),
+    "equaliser_share": (float, 0, 1),
+    "dereverberated_share": (float, 0, 1),
+    "near_person_share": (float, 0, 1),
     "real_noise_share": (float, 0, 1),
     "unlabelled_share": (float, 0, 1),
 }
@@ -78,6 +81,9 @@ class Recipe:
     source_recorders: dict[str, float] = field(default_factory=lambda: {"1": 0.4, "2": 0.35, "3": 0.25})
     codec_share: float = 0.3
     built_in_share: float = 0.3  # share of the vehicle's replays that come from its own loudspeakers
+    equaliser_share: float = 0.0  # of the replays: the attacker inverts the device's response
+    dereverberated_share: float = 0.0  # of the recorded replays: the recording room's late part turned down
+    near_person_share: float = 0.0  # of the replays: a silent person breathes beside the device
     real_noise_share: float = 0.5  # share of scenes that use a clip of --noise where it is given
     snr_db: dict[str, list[float]] = field(
         default_factory=lambda: {"1": [5, 25], "2": [15, 40], "3": [3, 20], "4": [3, 20]}

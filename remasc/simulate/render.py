@@ -15,20 +15,21 @@ from scipy import fft as sfft
 from remasc.arrays import ARRAYS
 from remasc.simulate import noise as noises
 from remasc.simulate.background import background
+from remasc.simulate.codecs import coded
 from remasc.simulate.identity import scene_rng
 from remasc.simulate.layout import SUBTYPES
 from remasc.simulate.noise import rms, speech_band
 from remasc.simulate.playback import (
     apply_magnitude,
-    codec,
     distort,
     driver_emitters,
     driver_spectra,
+    inverse_magnitude,
     magnitude,
     make_device,
     slow_gain,
 )
-from remasc.simulate.rooms import Emitter, responses, room_of, transfer
+from remasc.simulate.rooms import PRE, Emitter, responses, room_of, transfer
 from remasc.simulate.scenes import CONTENT_RATE
 from remasc.simulate.speech import Folders, build_command
 from remasc.simulate.talkers import fades, head_path, mouth
@@ -62,16 +63,21 @@ def tolerances(scene: dict, corpus_name: str, arrays: tuple[str, ...]) -> tuple[
     return np.concatenate(moved), (10 ** (np.concatenate(gains) / 20)).astype(np.float32)[:, None]
 
 
-def recorded(x: np.ndarray, mask: np.ndarray, recorder: dict, rng: np.random.Generator) -> np.ndarray:
-    """What the attacker holds of the utterance `x` (N,): recorded in another room by another device, stored."""
+def recorded(
+    x: np.ndarray, mask: np.ndarray, recorder: dict, rng: np.random.Generator, late_down_db: float = 0.0
+) -> np.ndarray:
+    """What the attacker holds of the utterance `x` (N,): recorded in another room by another device, its
+    reverberation after 30 ms turned down by `late_down_db`, stored."""
     out = x
     if recorder["kind"] != 3:
         room = room_of(recorder["room"])
         emitter = Emitter(np.array(recorder["mouth"]), np.array(recorder["facing"]), mouth)
         capsule = np.array([recorder["capsule"]])
-        response = transfer(responses(room, [emitter], capsule, CONTENT_RATE, rng)[0, 0], len(x))
-        f = np.linspace(0, CONTENT_RATE / 2, len(response))
+        heard = responses(room, [emitter], capsule, CONTENT_RATE, rng)[0, 0]
         delay = np.linalg.norm(capsule[0] - emitter.position) / room.speed_of_sound
+        heard[PRE + round((delay + 0.03) * CONTENT_RATE) :] *= 10 ** (-late_down_db / 20)
+        response = transfer(heard, len(x))
+        f = np.linspace(0, CONTENT_RATE / 2, len(response))
         low, high = recorder["band"]
         shape = (f / np.hypot(f, low)) ** 2 / np.sqrt(1 + (f / high) ** 8)
         # the file is cut where the utterance begins, so the way to the recorder leaves no delay
@@ -83,17 +89,24 @@ def recorded(x: np.ndarray, mask: np.ndarray, recorder: dict, rng: np.random.Gen
         if recorder["agc"]:
             out = slow_gain(out, CONTENT_RATE, recorder["agc"])
     if recorder["codec"] is not None:
-        out = codec(out, CONTENT_RATE, recorder["codec"])
+        out = coded(out, CONTENT_RATE, **recorder["codec"])
     return (out / rms(out[mask])).astype(np.float32)
 
 
 def played(
     x: np.ndarray, mask: np.ndarray, scene: dict, corpus_name: str, rng: np.random.Generator
 ) -> tuple[list[Emitter], np.ndarray]:
-    """The playback device's drivers and what they radiate: emitters (S) and spectra (S, F)."""
+    """The playback device's drivers and what they radiate: emitters (S) and spectra (S, F); last, where a silent
+    person stands beside it, their breath."""
     fields = scene["device"]
     device = make_device(corpus_name, fields["id"], fields["family"])
     drive = 10 ** (fields["drive_db"] / 20)
+    if (error := scene["attack"]["equaliser_error_db"]) is not None:
+        levelled = apply_magnitude(
+            sfft.rfft(x), CONTENT_RATE, lambda g: inverse_magnitude(device, g, np.array(error))
+        )
+        x = sfft.irfft(levelled, len(x)).astype(np.float32)
+        x /= rms(x[mask])
     y = distort(x * drive, device.odd, device.even)
     y /= rms(y[mask])
     f = np.linspace(0, CONTENT_RATE / 2, len(x) // 2 + 1)
@@ -107,7 +120,21 @@ def played(
     spectrum[f < 20] = 0
     cabin = np.array(scene["room"]["dims"]) if fields["built_in"] else None
     emitters = driver_emitters(device, np.array(scene["source"]), np.array(scene["facing"]), cabin)
-    return emitters, driver_spectra(device, spectrum, CONTENT_RATE)
+    spectra = driver_spectra(device, spectrum, CONTENT_RATE)
+    if (person := scene["attack"]["person"]) is not None:
+        inside = np.array(scene["room"]["dims"]) - 0.1
+        place = np.clip(np.array(scene["source"]) + person["offset"], 0.1, inside)
+        emitters.append(Emitter(place, np.array(scene["facing"]), mouth))
+        spectra = np.concatenate([spectra, breath(rng, len(x), person["breath_db"])[None]])
+    return emitters, spectra
+
+
+def breath(rng: np.random.Generator, length: int, below_db: float) -> np.ndarray:
+    """Spectrum (F,) of somebody breathing: soft noise that comes and goes, so much below speech of rms one."""
+    swell = noises.slow_envelope(length, rng, 6.0, CONTENT_RATE)
+    f = np.linspace(0, CONTENT_RATE / 2, length // 2 + 1)
+    air = sfft.irfft(noises.modulated(rng, 1, swell)[0] * noises.coloured(f, 4.0, 400.0) * (f > 150), length)
+    return sfft.rfft(air * np.float32(10 ** (-below_db / 20) / rms(air)))
 
 
 def _source(
@@ -121,7 +148,9 @@ def _source(
         where = np.flatnonzero(mask)
         return emitters, sfft.rfft(x * fades(length, int(where[0]), int(where[-1]), len(emitters)))
     rng = scene_rng(corpus_name, scene["scene_id"], "chain")
-    return played(recorded(x, mask, scene["recorder"], rng), mask, scene, corpus_name, rng)
+    late_down_db = scene["attack"]["late_down_db"]
+    held = recorded(x, mask, scene["recorder"], rng, late_down_db)
+    return played(held, mask, scene, corpus_name, rng)
 
 
 def _edges(f: np.ndarray) -> np.ndarray:

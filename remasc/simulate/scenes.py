@@ -14,6 +14,7 @@ import numpy as np
 
 from remasc.parallel import tracked
 from remasc.protocol import PARTITIONS
+from remasc.simulate.codecs import CODECS
 from remasc.simulate.identity import scene_rng
 from remasc.simulate.places import (
     WALL_SHAPES,
@@ -60,6 +61,26 @@ def _noise(recipe: Recipe, environment: int, place: dict, clips: list[str], rng:
     return out
 
 
+def _codec(rng: np.random.Generator) -> dict:
+    name = str(rng.choice(sorted(CODECS)))
+    return {"name": name, "compression": rng.uniform(*CODECS[name][2])}
+
+
+def _attack(recipe: Recipe, rng: np.random.Generator) -> dict:
+    """What the attacker does beyond playing the recording."""
+    use = rng.random(3) < [recipe.equaliser_share, recipe.dereverberated_share, recipe.near_person_share]
+    error, late_db = rng.normal(0, 1.0, 36), rng.uniform(6, 18)
+    aside, breath_db = rng.uniform(0.25, 0.6), rng.uniform(28, 45)
+    around = rng.uniform(0, 2 * np.pi)
+    return {
+        "equaliser_error_db": error if use[0] else None,
+        "late_down_db": late_db if use[1] else 0.0,
+        "person": {"offset": [aside * np.cos(around), aside * np.sin(around), 0.0], "breath_db": breath_db}
+        if use[2]
+        else None,
+    }
+
+
 def _recorder(recipe: Recipe, rng: np.random.Generator, seconds: float) -> dict:
     """How the attacker got the utterance: 1 professional recorder, 2 phone, 3 no recorder (speech synthesis)."""
     kinds = sorted(recipe.source_recorders)
@@ -67,7 +88,7 @@ def _recorder(recipe: Recipe, rng: np.random.Generator, seconds: float) -> dict:
     kind = int(rng.choice(kinds, p=shares / shares.sum()))
     out: dict[str, Any] = {
         "kind": kind,
-        "codec": rng.uniform(0, 1) if rng.random() < recipe.codec_share else None,
+        "codec": _codec(rng) if rng.random() < recipe.codec_share else None,
     }
     if kind == 3:
         return out
@@ -255,6 +276,7 @@ def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: C
             "turn": own.uniform(-0.12, 0.12),
             "recorder": None,
             "device": None,
+            "attack": None,
             "chain": "mouth",
         }
         if environment == 4 and sibling == 0:
@@ -277,6 +299,7 @@ def _make_replay(scene: dict, recipe: Recipe, shared: str, turn: int, rng: np.ra
     scene["recorder"] = _recorder(recipe, rng, scene["seconds"])
     if not recipe.device_noise and "noise_db" in scene["recorder"]:
         scene["recorder"]["noise_db"] = 120.0
+    scene["attack"] = _attack(recipe, rng)
     scene["device"] = {
         "id": f"{shared}-device{family}-{instance:03d}",
         "family": family,
