@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from detector import augment
 from detector.frontends.planes import CovariancePlanes
 from remasc import Recording, read_audio
 from remasc.atomic import whole_file, write_text
@@ -53,21 +54,25 @@ class PlaneExamples(Sequence):
         folder: Path,
         *,
         seconds: float = 4.0,
+        training: bool = False,
         workers: int | None = None,
         progress: bool = True,
     ) -> PlaneExamples:
         """Prepare the first `seconds` of each recording, or open what is already prepared in `folder`.
+
+        For `training` some recordings are padded, gated or filtered first (`detector.augment`).
 
         The folder's name carries a hash of the recordings' files and of the front end's settings, so that
         other ones never meet.
         """
         recordings = list(recordings)
         settings = CovariancePlanes.settings() | {"seconds": seconds}
+        settings["handling"] = augment.VERSION if training else None
         folder = Path(folder) / f"planes-{_key(recordings, settings)}"
         folder.mkdir(parents=True, exist_ok=True)
         starts = range(0, len(recordings), SHARD)
         missing = [n for n in starts if _frames(folder, n, len(recordings[n : n + SHARD])) is None]
-        jobs = [(recordings[n : n + SHARD], folder, seconds, n) for n in missing]
+        jobs = [(recordings[n : n + SHARD], folder, seconds, training, n) for n in missing]
         done = len(recordings) - sum(len(job[0]) for job in jobs)
         if jobs:
             built = unordered(_build_shard, jobs, workers)
@@ -79,12 +84,14 @@ class PlaneExamples(Sequence):
         return cls(recordings, folder, [count for shard in frames for count in shard])
 
 
-def _build_shard(recordings: list[Recording], folder: Path, seconds: float, start: int) -> tuple[int, int]:
+def _build_shard(
+    recordings: list[Recording], folder: Path, seconds: float, training: bool, start: int
+) -> tuple[int, int]:
     """Write one shard and its frame counts; returns (recordings, start)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one shard, one core; restored, for this may be the caller's own process
     try:
-        planes = [_planes(recording, seconds) for recording in recordings]
+        planes = [_planes(recording, seconds, training) for recording in recordings]
     finally:
         torch.set_num_threads(threads)
     with whole_file(_shard_path(folder, start)) as temporary:
@@ -106,8 +113,10 @@ def _frames(folder: Path, start: int, count: int) -> list[int] | None:
         return None
 
 
-def _planes(recording: Recording, seconds: float) -> np.ndarray:
+def _planes(recording: Recording, seconds: float, training: bool) -> np.ndarray:
     waveform, rate = read_audio(recording.path, seconds=seconds)
+    if training:
+        waveform = augment.handled(waveform, rate, recording.trial_id)
     x = torch.from_numpy(np.ascontiguousarray(resample(waveform, rate, CovariancePlanes.sample_rate)))
     return CovariancePlanes()(x[None])[0].numpy().astype(np.float16)
 

@@ -95,7 +95,8 @@ def build_examples(
     folder.mkdir(parents=True, exist_ok=True)
     if hasattr(type(network), "build_examples"):
         options = {"seconds": config.seconds, "progress": progress}
-        return {name: type(network).build_examples(parts[name], folder, **options) for name in PARTS}
+        build = type(network).build_examples
+        return {name: build(parts[name], folder, training=name == "train", **options) for name in PARTS}
     recordings = [recording for name in PARTS for recording in parts[name]]
     seconds = network.window / network.sample_rate
     rate = specification.sample_rate

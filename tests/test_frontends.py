@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from detector.frontends.spatial import band_covariance, covariance_planes, principal
+from detector.frontends.planes import CovariancePlanes
+from detector.frontends.spatial import FLOOR, audible, band_covariance, covariance_planes, principal
 from detector.frontends.spectral import mel_bands, num_frames, stft
 
 
@@ -72,3 +73,22 @@ def test_one_source_is_rank_one_and_diffuse_noise_is_not():
 def test_planes_are_finite_on_silence_and_on_one_sample():
     for x in (torch.zeros(1, 3, 8000), torch.zeros(1, 1, 8000), torch.eye(3, 8000)[None]):
         assert torch.isfinite(covariance_planes(covariance_of(x))).all()
+
+
+def test_padding_says_nothing():
+    """Spatial planes of padded cells are neutral, and those of the recording do not move."""
+    g = torch.Generator().manual_seed(5)
+    x = torch.randn(1, 3, 16000, generator=g) + torch.randn(1, 1, 16000, generator=g)
+    front = CovariancePlanes()
+    alone = front(x)
+    silent = torch.nn.functional.pad(x, (0, 16000))
+    dithered = silent + 1e-5 * torch.randn(silent.shape, generator=g)
+    for later in (silent, dithered):
+        planes = front(later)
+        assert planes[:, 1:5, :, 56:].abs().max() < 0.05
+        assert (planes[:, 1:5, :, 5:45] - alone[:, 1:5, :, 5:45]).abs().max() < 0.2
+
+
+def test_audible_is_one_half_at_the_floor():
+    relative = torch.tensor([1.0, FLOOR, 0.0])
+    assert torch.allclose(audible(torch.log(relative + FLOOR)), torch.tensor([1.0, 0.5, 0.0]), atol=1e-6)

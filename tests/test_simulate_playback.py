@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from remasc.simulate.identity import scene_rng
+from remasc.identity import scene_rng
 from remasc.simulate.playback import (
     EQUALISER_DB,
     FAMILIES,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from detector.frontends.spatial import PLANES, band_covariance, covariance_planes
+from detector.frontends.spatial import PLANES, audible, band_covariance, covariance_planes
 from detector.frontends.spectral import mel_bands, stft
 
 # Rough means and deviations of the planes over speech, so that training starts from inputs of order one.
@@ -20,7 +20,8 @@ class CovariancePlanes(nn.Module):
     """(B, M, T) at 16 kHz -> (B, 6, K, N) float32, N = T // 320 + 1 and at least 16 (zero padded).
 
     The first plane is the level, the next four the invariants of `detector.frontends.spatial`; the sixth says
-    how many microphones there were (1 - 1/M, constant). With one microphone the spatial planes are zero.
+    how many microphones there were (1 - 1/M, constant). The spatial planes are zero, their mean
+    over speech, with one microphone and in cells without sound: padding a recording adds no evidence.
     """
 
     sample_rate = 16000
@@ -30,7 +31,7 @@ class CovariancePlanes(nn.Module):
     smooth = 5  # frames averaged into one covariance: 100 ms
     min_frames = 16
     count = len(PLANES) + 1
-    version = 1  # raised whenever the same samples would give other planes
+    version = 2  # raised whenever the same samples would give other planes
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,8 +54,9 @@ class CovariancePlanes(nn.Module):
         # A gain cannot change anything, but float32 must not underflow in a quiet recording.
         x = x.float() / x.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-9)
         covariance = band_covariance(stft(x, self.n_fft, self.hop), self.filters, self.smooth)
-        planes = (covariance_planes(covariance) - self.shift) / self.scale
+        planes = covariance_planes(covariance)
+        heard = audible(planes[:, :1])
+        planes = (planes - self.shift) / self.scale
         mics = x.shape[1]
-        if mics == 1:
-            planes[:, 1:] = 0
+        planes[:, 1:] *= heard if mics > 1 else 0
         return torch.cat([planes, torch.full_like(planes[:, :1], 1 - 1 / mics)], dim=1)

@@ -15,6 +15,7 @@ import torch
 
 PLANES = ("level", "principal", "second", "match", "spread")
 EPS = 1e-10
+FLOOR = 1e-7  # of the loud frames' power, -70 dB: no microphone is so quiet, so what lies below is not sound
 
 
 def band_covariance(spectrum: torch.Tensor, bands: torch.Tensor, smooth: int) -> torch.Tensor:
@@ -81,17 +82,23 @@ def covariance_planes(covariance: torch.Tensor) -> torch.Tensor:
     normed = covariance / (trace + floor)[..., None, None]
     first = quadratic(principal(normed), normed).clamp(min=1 / mics, max=1)
     rest = (torch.linalg.matrix_norm(normed).square() - first.square()).clamp(min=1e-8).sqrt()
-    whole = normed.mean(dim=2, keepdim=True)  # every frame weighs the same: pauses speak as loud as speech
+    # every audible frame weighs the same: pauses speak as loud as speech, padding says nothing
+    whole = (normed * audible(level)[..., None, None]).mean(dim=2, keepdim=True)
     match = quadratic(principal(whole), normed).clamp(min=1e-4, max=1)
     log_power = torch.log(power + floor[..., None] / mics)
     planes = [level, first.log(), (rest / first).log(), match.log(), log_power.std(dim=-1)]
     return torch.stack(planes, dim=1)
 
 
+def audible(level: torch.Tensor) -> torch.Tensor:
+    """How much of a cell is sound and not floor, 0..1, of the plane `level`: one half at `FLOOR`."""
+    return (1 - FLOOR * torch.exp(-level)).clamp(min=0)
+
+
 def relative_level(power: torch.Tensor) -> torch.Tensor:
     """Log power (B, K, N) -> the same less the log of the mean power of the loudest tenth of the frames,
-    floored 80 dB below it."""
+    floored at `FLOOR`."""
     frames = power.sum(1)  # (B, N)
     loud = frames.topk(max(1, frames.shape[-1] // 10), dim=-1).values.mean(-1) / power.shape[1]
     loud = loud.clamp(min=1e-20)[:, None, None]
-    return torch.log(power / loud + 1e-8)
+    return torch.log(power / loud + FLOOR)

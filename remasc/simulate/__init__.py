@@ -3,8 +3,8 @@
 recipe -> scenes (plain JSON, no audio yet) -> render (rooms, talkers, playback, noise) -> wav + meta.csv.
 """
 
+from remasc.identity import scene_rng
 from remasc.simulate.generate import generate
-from remasc.simulate.identity import scene_rng
 from remasc.simulate.recipes import Recipe, load_recipe, shipped_recipes
 
 __all__ = ["Recipe", "generate", "load_recipe", "scene_rng", "shipped_recipes"]

@@ -12,8 +12,8 @@ import numpy as np
 from scipy import fft as sfft
 
 from remasc.arrays import ARRAYS
+from remasc.identity import scene_rng
 from remasc.simulate import noise as noises
-from remasc.simulate.identity import scene_rng
 from remasc.simulate.noise import band_power, rms
 from remasc.simulate.rooms import Emitter, Room, omni, responses, transfer
 from remasc.simulate.scenes import CONTENT_RATE

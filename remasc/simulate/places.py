@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from remasc.simulate.identity import scene_rng
+from remasc.identity import scene_rng
 from remasc.simulate.rooms import BANDS, walls_for
 
 SEATS = {1: (0.36, 1.0), 2: (1.04, 1.0), 3: (0.36, 1.75), 4: (1.04, 1.75), 5: (0.36, 2.45), 6: (1.04, 2.45)}

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import fft as sfft
 from scipy import signal, special
 
-from remasc.simulate.identity import scene_rng
+from remasc.identity import scene_rng
 from remasc.simulate.rooms import BANDS, Emitter
 from remasc.simulate.talkers import GRID, look_up
 

@@ -13,10 +13,10 @@ import numpy as np
 from scipy import fft as sfft
 
 from remasc.arrays import ARRAYS
+from remasc.identity import scene_rng
 from remasc.simulate import noise as noises
 from remasc.simulate.background import background
 from remasc.simulate.codecs import coded
-from remasc.simulate.identity import scene_rng
 from remasc.simulate.layout import SUBTYPES
 from remasc.simulate.noise import rms, speech_band
 from remasc.simulate.playback import (

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from remasc.identity import scene_rng
 from remasc.parallel import tracked
 from remasc.protocol import PARTITIONS
 from remasc.simulate.codecs import CODECS
-from remasc.simulate.identity import scene_rng
 from remasc.simulate.places import (
     WALL_SHAPES,
     draw_geometry,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from remasc.identity import position_of
 from remasc.protocol import PARTITIONS
-from remasc.simulate.identity import position_of
 
 
 def home_of(name: str, shares: Mapping[str, float]) -> str:

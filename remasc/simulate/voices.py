@@ -18,7 +18,7 @@ import numpy as np
 
 from remasc.atomic import write_text
 from remasc.audio import write_wav
-from remasc.simulate.identity import scene_rng
+from remasc.identity import scene_rng
 
 LICENCE = "audio made by espeak-ng (GPL-3.0-or-later program); stand-ins for human talkers"
 COMMANDS = [
