@@ -12,7 +12,7 @@ from pathlib import Path
 from detector.score import Judgement, load
 from remasc import Corpus, Recording
 from remasc.atomic import write_text
-from remasc.parallel import default_workers, tracked
+from remasc.parallel import checked_workers, ordered, tracked
 from remasc.protocol import partitions, write_protocol
 from remasc.schema import name_of
 from remasc.shards import sealed, unsealed
@@ -44,22 +44,14 @@ def judge_all(
     options: dict | None = None,
 ) -> Iterator[Judgement]:
     """Judge (trial, path, array name or file) jobs, in order, on `workers` processes (default: all cores)."""
-    workers = default_workers() if workers is None else workers
-    if workers < 1:
-        raise ValueError(f"workers is {workers}; expected 1 or more")
-    workers = min(workers, max(1, len(jobs) // FEW))
-    chunks = [jobs[i : i + CHUNK] for i in range(0, len(jobs), CHUNK)]
+    workers = min(checked_workers(workers), max(1, len(jobs) // FEW))
     if workers == 1:
         loaded = load(detector)
         for trial, path, array in jobs:
             yield loaded.judge_file(path, array, trial=trial, **(options or {}))
         return
-    from joblib import Parallel, delayed
-
-    results = Parallel(n_jobs=workers, return_as="generator")(
-        delayed(_judge_chunk)(detector, chunk, options or {}) for chunk in chunks
-    )
-    for judgements in results:
+    chunks = [(detector, jobs[i : i + CHUNK], options or {}) for i in range(0, len(jobs), CHUNK)]
+    for judgements in ordered(_judge_chunk, chunks, workers):
         yield from judgements
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -18,18 +19,43 @@ def unordered(
     function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int | None = None
 ) -> Iterator[Result]:
     """`function(*job)` for every job, in the order in which they finish; one worker runs in this process."""
+    return _results(function, jobs, workers, "generator_unordered")
+
+
+def ordered(
+    function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int | None = None
+) -> Iterator[Result]:
+    """`function(*job)` for every job, in the order of the jobs, each as soon as it and those before are done."""
+    return _results(function, jobs, workers, "generator")
+
+
+def checked_workers(workers: int | None) -> int:
+    """As many processes as asked for, or `default_workers()`; ValueError below one."""
     workers = default_workers() if workers is None else workers
     if workers < 1:
         raise ValueError(f"workers is {workers}; expected 1 or more")
+    return workers
+
+
+def _results(
+    function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int | None, order: str
+) -> Iterator[Result]:
+    workers = checked_workers(workers)
     if workers == 1 or len(jobs) <= 1:
         yield from (function(*job) for job in jobs)
         return
     from joblib import Parallel, delayed  # imported late: slow, and not needed by one worker
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    pool = Parallel(n_jobs=min(workers, len(jobs)), return_as="generator_unordered")
+    pool = Parallel(n_jobs=min(workers, len(jobs)), return_as=order)
+    results = pool(delayed(function)(*job) for job in jobs)
     try:
-        yield from pool(delayed(function)(*job) for job in jobs)
+        for result in results:  # noqa: UP028 (`yield from` would close them before the warning is silenced)
+            yield result
+    except GeneratorExit:  # whoever asked went away (`| head`): not worth the warning that joblib has for it
+        with warnings.catch_warnings(action="ignore"):
+            results.close()
+        raise
     except TerminatedWorkerError:
         raise OSError(
             f"one of {workers} worker processes was killed, most likely for memory; run again with fewer, "

@@ -1,6 +1,8 @@
 """A partition of a corpus into scores.tsv: every trial once, resumable, nothing half-written."""
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -126,3 +128,20 @@ def test_dev_is_that_of_the_detectors_training(corpus, tmp_path, seeds):
     path = scored(str(folder), corpus, tmp_path / "out", split="dev")
     dev = partitions(corpus, dev_share=0.4, seed=7)["dev"]
     assert set(read_scores(path, partition="dev").trial) == {r.trial_id for r in dev}
+
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_one_sentence_and_what_was_scored_is_kept(detector, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "FEW", 2)
+    monkeypatch.setattr(batch, "CHUNK", 2)  # one chunk would be judged, and killed, in this process
+    whole = scored(detector, corpus, tmp_path / "whole", workers=2).read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(batch, "_judge_chunk", die)
+        with pytest.raises(OSError, match=r"worker processes was killed.*run again"):
+            scored(detector, corpus, tmp_path / "out", workers=2)
+    assert not (tmp_path / "out" / "scores.tsv").exists()
+    assert scored(detector, corpus, tmp_path / "out", workers=2).read_bytes() == whole

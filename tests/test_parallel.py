@@ -1,9 +1,11 @@
 import os
 import signal
+import time
+import warnings
 
 import pytest
 
-from remasc.parallel import default_workers, tracked, unordered
+from remasc.parallel import default_workers, ordered, tracked, unordered
 
 
 def square(number: int) -> tuple[int, int]:
@@ -28,6 +30,20 @@ def test_every_job_is_done_once(workers):
     assert list(unordered(square, [], workers)) == []
 
 
+def late_if_even(number: int) -> int:
+    time.sleep(0.02 * (number % 2 == 0))
+    return number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ordered_results_come_in_the_order_of_the_jobs(workers):
+    assert list(ordered(late_if_even, [(number,) for number in range(12)], workers)) == list(range(12))
+    results = ordered(late_if_even, [(number,) for number in range(1000)], workers)
+    assert next(results) == 0  # as they come, not when all are done
+    with warnings.catch_warnings(action="error"):
+        results.close()
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_arrives_as_it_was_raised(workers):
     with pytest.raises(ValueError, match="three is wrong"):
@@ -35,9 +51,10 @@ def test_an_error_arrives_as_it_was_raised(workers):
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_one_sentence():
+@pytest.mark.parametrize("results", [ordered, unordered])
+def test_a_killed_process_is_one_sentence(results):
     with pytest.raises(OSError, match="run again with fewer"):
-        list(unordered(die, [(1,), (2,)], 2))
+        list(results(die, [(1,), (2,)], 2))
     assert sorted(unordered(square, [(1,), (2,)], 2)) == [(1, 1), (1, 4)]  # and the next run works
 
 
