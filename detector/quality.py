@@ -42,9 +42,9 @@ def fault(waveform: np.ndarray, sample_rate: int, num_mics: int | None = None) -
         return "too-short"
     if (np.ptp(waveform, axis=1) == 0).any():
         return "silent" if np.abs(waveform).max() < 10 ** (SILENT_DBFS / 20) else "dead-channel"
-    if len({channel.tobytes() for channel in waveform}) < mics:
+    if len({hash(channel.tobytes()) for channel in waveform}) < mics:
         return "copied-channels"
-    if ((np.abs(waveform) >= CLIPPED_LEVEL).mean(axis=1) > CLIPPED_SHARE).any():
+    if any((np.abs(channel) >= CLIPPED_LEVEL).mean() > CLIPPED_SHARE for channel in waveform):
         return "clipped"
     return _fault_of_frames(waveform, sample_rate) or (
         "too-long" if samples > MAX_SECONDS * sample_rate else None
@@ -53,21 +53,24 @@ def fault(waveform: np.ndarray, sample_rate: int, num_mics: int | None = None) -
 
 def _fault_of_frames(waveform: np.ndarray, sample_rate: int) -> str | None:
     """What the course of the level and the spectrum give away, over frames of 20 ms and all channels."""
-    size = int(FRAME_SECONDS * sample_rate)
-    frames = waveform[:, : waveform.shape[1] // size * size].reshape(len(waveform), -1, size)
-    moving = frames - frames.mean(axis=2, keepdims=True)  # a constant is no sound
-    power = np.square(moving, dtype=np.float64).mean(axis=(0, 2))  # per frame
+    mics, size = len(waveform), int(FRAME_SECONDS * sample_rate)
+    power, spectrum, constant = 0.0, 0.0, True
+    for channel in waveform:  # one at a time: 30 s of many channels would take their own size several times
+        frames = channel[: len(channel) // size * size].reshape(-1, size)
+        moving = frames - frames.mean(axis=1, keepdims=True)  # a constant is no sound
+        power += np.square(moving, dtype=np.float64).mean(axis=1) / mics  # per frame
+        spectrum += np.square(np.abs(np.fft.rfft(moving * np.hanning(size), axis=1))).mean(axis=0) / mics
+        constant &= np.ptp(frames, axis=1) == 0
     level = 10 * np.log10(power + 1e-30)
     needed = MIN_SECONDS / FRAME_SECONDS
     if (level > SILENT_DBFS).sum() < needed:
         return "silent"
     if (level > level.max() - ACTIVE_DB).sum() < needed:
         return "no-speech"
-    if (level < level.max() - FLOOR_DB).any() or (np.ptp(frames, axis=2) == 0).all(axis=0).any():
+    if (level < level.max() - FLOOR_DB).any() or constant.any():
         return "gated"
     if sample_rate < MIN_RATE:
         return "narrow-band"
-    spectrum = np.square(np.abs(np.fft.rfft(moving * np.hanning(size), axis=2))).mean(axis=(0, 1))
     hertz = np.fft.rfftfreq(size, 1 / sample_rate)
     top = spectrum[(hertz >= BAND_HZ[0]) & (hertz < BAND_HZ[1])].mean()
     return "narrow-band" if 10 * np.log10(spectrum.max() / (top + 1e-30)) > BAND_DB else None
