@@ -97,6 +97,77 @@ def test_a_wrong_shape_is_refused(network, shape):
         network.prepare(torch.zeros(shape))
 
 
+@pytest.fixture(scope="module")
+def small() -> NNMultichannel:
+    torch.manual_seed(0)
+    return NNMultichannel(2, 16000, filters=2).eval()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.Tensor.double,
+        torch.Tensor.half,
+        torch.Tensor.bfloat16,
+        lambda x: (x * 2**15).short(),
+        lambda x: x.numpy(),
+        lambda x: x.double().numpy(),
+        lambda x: (x.numpy() * 2**15).astype(np.int16),
+        lambda x: np.asfortranarray(x.numpy())[:, :, ::-1][:, :, ::-1],
+    ],
+)
+def test_any_real_type_is_heard(small, change):
+    x = torch.randn(2, 2, 9000).clamp(-3, 3) * 0.2
+    x[0, 0, 0] = -1  # the lowest 16-bit value, whose magnitude is no 16-bit value
+    with torch.inference_mode():
+        scores, other = small(x), small(change(x))
+    assert other.dtype == torch.float32
+    torch.testing.assert_close(other, scores, rtol=0.02, atol=1e-3)
+
+
+def test_a_window_of_another_type_is_the_same_window(small):
+    window = small.prepare(torch.randn(2, 2, 9000))
+    with torch.inference_mode():
+        wanted = small.logits(window)
+        for other in (window.double(), window.numpy(), window.double().numpy()):
+            torch.testing.assert_close(small.logits(other), wanted)
+
+
+def test_weights_in_double_precision_hear_in_double_precision():
+    network = NNMultichannel(1, 16000, filters=2).double().eval()
+    with torch.inference_mode():
+        assert network(torch.randn(1, 1, 5000)).dtype == torch.float64
+
+
+def test_no_recordings_are_no_scores(small):
+    assert small(torch.zeros(0, 2, 16000)).shape == (0,)
+    assert small.logits(torch.zeros(0, 2, 16000)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("call", ["prepare", "embed", "logits", "__call__"])
+@pytest.mark.parametrize(
+    "x", [None, "x", [[[0.1]]], torch.ones(1, 2, 16000) > 0, torch.zeros(1, 2, 16000).cfloat()]
+)
+def test_what_is_no_recording_is_one_sentence(small, call, x):
+    with pytest.raises(ValueError, match="of real numbers, got") as caught:
+        getattr(small, call)(x)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 319), (1, 2, 0), (2, 16000), (1, 3, 16000), (0, 2, 10)])
+def test_no_prepared_window_is_one_sentence(small, shape):
+    with pytest.raises(ValueError, match=r"prepared window \(B, 2, at least 320 samples\), got shape"):
+        small.logits(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    "arguments", [(2.5, 16000), (2, "16000"), (2, None), (0, 16000), (10**9, 16000), (2, 16000, 10**9)]
+)
+def test_sizes_of_no_network_are_one_sentence(arguments):
+    with pytest.raises(ValueError, match="expected whole numbers"):
+        NNMultichannel(*arguments)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_fast_filter_bank_equals_plain_autograd(seed):
     rng = np.random.default_rng(seed)
@@ -133,6 +204,19 @@ def test_published_files_load(tmp_path, network, published_state):
         assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), network.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "module.module."])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_prefixes_and_wrappers_of_trainings_are_taken_off(
+    tmp_path, network, published_state, prefix, wrapped
+):
+    state = {prefix + key.removeprefix("module."): value for key, value in published_state.items()}
+    state = {"state_dict": state} if wrapped else state
+    torch.save(state, tmp_path / "net.pth")
+    for source in (state, tmp_path / "net.pth"):
+        loaded = NNMultichannel(2, 44100).load_published(source)
+        assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), network.parameters(), strict=True))
+
+
 def _without(state, key):
     return {k: v for k, v in state.items() if k != key}
 
@@ -145,6 +229,19 @@ def _without(state, key):
         (lambda s: s | {"module.fc3.bias": torch.zeros(3)}, r"fc3.bias has shape \[3\] instead of \[2\]"),
         (lambda s: s | {"module.fc3.bias": torch.tensor([0.0, float("nan")])}, "not finite"),
         (lambda s: {}, "and 19 more"),
+        (lambda s: s | {"module.a\nb\x1b[31m": torch.zeros(2)}, r"unexpected 'a\\nb\\x1b"),
+        (lambda s: s | {"fc3.bias": torch.zeros(2)}, "names 'fc3.bias' twice"),
+        (lambda s: s | {"module.fc3.bias": "zero"}, "'fc3.bias' is of type str"),
+        (lambda s: s | {"module.fc3.bias": None}, "'fc3.bias' is of type NoneType"),
+        (lambda s: s | {"module.fc3.bias": torch.zeros(2).long()}, "strided int64 tensor"),
+        (lambda s: s | {"module.fc3.bias": torch.zeros(2).cfloat()}, "strided complex64 tensor"),
+        (lambda s: s | {"module.fc3.bias": torch.zeros(2).to_sparse()}, "sparse_coo float32 tensor"),
+        (lambda s: s | {"module.fc3.bias": torch.zeros(2, device="meta")}, "meta tensor"),
+        (lambda s: s | {"module.fc3.bias": torch.full((2,), 1e300, dtype=torch.float64)}, "not finite"),
+        (lambda s: {"net": s}, "'net' is of type dict"),
+        (lambda s: [s], "of type list; expected a state dict or the path"),
+        (lambda s: None, "of type NoneType; expected a state dict or the path"),
+        (lambda s: "", "is a folder"),
     ],
 )
 def test_a_state_that_does_not_fit_is_one_sentence(network, published_state, change, says):
@@ -163,6 +260,20 @@ def test_a_damaged_file_is_one_sentence(tmp_path, network, content, suffix):
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="no such file"):
         network.load_published(tmp_path / f"absent{suffix}")
+
+
+def test_a_file_of_something_else_is_one_sentence(tmp_path, network):
+    for name, content in {
+        "list": [1, 2],
+        "tensor": torch.zeros(2),
+        "names": {"a": [1.0]},
+        "whole": network,
+    }.items():
+        torch.save(content, tmp_path / f"{name}.pth")
+        with pytest.raises(ValueError, match=r"no state dict|of type list|not readable as weights") as caught:
+            network.load_published(tmp_path / f"{name}.pth")
+        assert str(caught.value).isprintable()
+        assert "weights_only" not in str(caught.value)  # torch advises to run what is in the file
 
 
 def test_pickled_objects_are_never_run(tmp_path, network):

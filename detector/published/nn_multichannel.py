@@ -10,14 +10,18 @@ channel 1): the control that has all the parameters of NN-Multichannel and no sp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.published.filter_bank import filter_bank_max
+from detector.published.weights import misfit, published_tensors
+from remasc.sentences import quoted
 
 FRAME_SECONDS = 0.02
 WINDOW_SECONDS = 1.0
@@ -35,10 +39,11 @@ class NNMultichannel(nn.Module):
 
     def __init__(self, channels: int, sample_rate: int, filters: int = 64) -> None:
         super().__init__()
-        if channels < 1 or filters < 2 or sample_rate < 1000:
+        numbers = ((channels, 1, 64), (sample_rate, 1000, 384000), (filters, 2, 4096))
+        if not all(isinstance(n, Integral) and low <= n <= high for n, low, high in numbers):
             raise ValueError(
-                f"NNMultichannel({channels}, {sample_rate}, filters={filters}): expected at least one "
-                "channel, two filters, and a sample rate in Hz"
+                f"NNMultichannel({quoted(channels)}, {quoted(sample_rate)}, filters={quoted(filters)}): expected "
+                "whole numbers, 1 to 64 channels, a sample rate of 1000 to 384000 Hz, 2 to 4096 filters"
             )
         self.channels, self.sample_rate, self.filters = int(channels), int(sample_rate), int(filters)
         self.arguments = {"filters": self.filters}  # with the specification, builds this network again
@@ -52,30 +57,26 @@ class NNMultichannel(nn.Module):
         self.lstm = nn.LSTM(256, 832, num_layers=3, batch_first=True)
         self.fc3 = nn.Linear(832, 2)
 
-    def prepare(self, x: Tensor) -> Tensor:
-        """(B, M, T) -> (B, M, window): the first second, each clip divided by its largest |sample| over all
-        channels. Silence stays silence.
+    def prepare(self, x: Tensor | np.ndarray) -> Tensor:
+        """(B, M, T), any real type -> (B, M, window): the first second, each clip divided by its largest
+        |sample| over all channels. Silence stays silence.
 
         The paper leaves shorter clips open: they get zeros at their end, so that a clip scores the same alone
         as in a batch padded to the longest.
         """
-        if x.ndim != 3 or x.shape[1] != self.channels:
-            raise ValueError(
-                f"expected waveforms (B, {self.channels}, T), got shape {tuple(x.shape)}; this network takes "
-                f"{self.channels} channels at {self.sample_rate} Hz"
-            )
-        x = x[..., : self.window]
+        x = self._real(x, f"waveforms (B, {self.channels}, T)")[..., : self.window]
         x = F.pad(x, (0, self.window - x.shape[-1]))
         peak = x.abs().amax(dim=(-2, -1), keepdim=True)
         return x / torch.where(peak > 0, peak, torch.ones_like(peak))
 
     def embed(self, x: Tensor) -> Tensor:
         """Prepared windows (B, channels, T) -> the LSTM's last step (B, 832)."""
-        if x.ndim != 3 or x.shape[1] != self.channels or x.shape[-1] < self.frame:
-            raise ValueError(
-                f"expected a prepared window (B, {self.channels}, at least {self.frame} samples), "
-                f"got shape {tuple(x.shape)}"
-            )
+        wanted = f"a prepared window (B, {self.channels}, at least {self.frame} samples)"
+        x = self._real(x, wanted)
+        if x.shape[-1] < self.frame:
+            raise ValueError(f"expected {wanted}, got shape {tuple(x.shape)}; `prepare` makes one")
+        if len(x) == 0:
+            return x.new_zeros(0, self.lstm.hidden_size)
         batch, count = len(x), x.shape[-1] // self.frame  # an incomplete last frame is dropped
         frames = x[..., : count * self.frame].unflatten(-1, (count, self.frame))
         frames = frames.transpose(1, 2).flatten(0, 1)  # (B * N, channels, frame)
@@ -101,12 +102,10 @@ class NNMultichannel(nn.Module):
     def load_published(self, source: Mapping[str, Tensor] | str | Path) -> NNMultichannel:
         """Load a published state dict, or the `.pth` or `.safetensors` file that holds one. Returns self.
 
-        A prefix `module.` is stripped. Raises ValueError, in one sentence, on anything that does not fit.
+        Prefixes `module.` are stripped. Raises ValueError, in one sentence, on anything that does not fit.
         """
-        name = "the state dict" if isinstance(source, Mapping) else str(source)
-        state = source if isinstance(source, Mapping) else _read_weights(Path(source))
-        tensors = {str(k).removeprefix("module."): torch.as_tensor(v) for k, v in state.items()}
-        if fault := _misfit(tensors, self.state_dict()):
+        tensors, name = published_tensors(source)
+        if fault := misfit(tensors, self.state_dict()):
             raise ValueError(
                 f"{name} does not fit NNMultichannel({self.channels}, {self.sample_rate}, "
                 f"filters={self.filters}): {fault}; check channels, sample rate and filters"
@@ -114,48 +113,16 @@ class NNMultichannel(nn.Module):
         self.load_state_dict(tensors)
         return self
 
-
-def _read_weights(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a file. Never unpickles objects: `weights_only=True`."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ValueError(
-            f"{path}: no such file; expected a .pth or .safetensors of published weights"
-        ) from None
-    except Exception as error:  # the readers raise a dozen types on a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"{path}: not readable as weights ({reason[:120]}); expected a .pth that holds tensors alone, "
-            "or .safetensors"
-        ) from None
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path}: holds no state dict; expected names mapped to tensors")
-    return state
-
-
-def _misfit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """What is wrong with a state dict, in words; empty when it fits."""
-    faults = []
-    if missing := [k for k in wanted if k not in given]:
-        faults.append(f"missing {_some(missing)}")
-    if unknown := [k for k in given if k not in wanted]:
-        faults.append(f"unexpected {_some(unknown)}")
-    faults += [
-        f"{k} has shape {list(given[k].shape)} instead of {list(wanted[k].shape)}"
-        for k in wanted
-        if k in given and given[k].shape != wanted[k].shape
-    ][:3]
-    finite = all(torch.isfinite(v).all() for v in given.values() if v.is_floating_point())
-    return ", ".join(faults + ([] if finite else ["some values are not finite"]))
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    def _real(self, x: Tensor | np.ndarray, wanted: str) -> Tensor:
+        """(B, channels, T) as the weights' floating-point type; ValueError on anything else."""
+        if isinstance(x, np.ndarray) and x.dtype.kind in "iuf":
+            x = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+        if not isinstance(x, Tensor) or x.dtype in (torch.bool, torch.complex64, torch.complex128):
+            kind = getattr(x, "dtype", type(x).__name__)
+            raise ValueError(f"expected {wanted} as a tensor or array of real numbers, got {kind}")
+        if x.ndim != 3 or x.shape[1] != self.channels:
+            raise ValueError(
+                f"expected {wanted}, got shape {tuple(x.shape)}; this network takes {self.channels} channels at "
+                f"{self.sample_rate} Hz"
+            )
+        return x.to(self.fc3.weight.dtype)
