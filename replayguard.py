@@ -7,21 +7,16 @@ This is the front door: one sub-command per job. Each command imports what it ne
 from __future__ import annotations
 
 import difflib
-import glob
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
-
-if TYPE_CHECKING:
-    from detector.score import Judgement
-    from eval.report import Clip
-    from remasc import Corpus
 
 Files = Annotated[tuple[str, ...], tyro.conf.Positional]
 Folder = Annotated[Path, tyro.conf.Positional]
@@ -49,6 +44,7 @@ def demo(
 
     from detector.batch import score_corpus
     from detector.score import load
+    from eval.clips import choose_clips
     from remasc import Corpus
     from remasc.simulate import generate
 
@@ -63,7 +59,7 @@ def demo(
             "(If the detector was trained on this speech, what follows is too good: use voices it never heard.)"
         )
     print("3. Measuring", flush=True)
-    _report(scores, clips=_clips(corpus, scores))
+    _report(scores, clips=choose_clips(corpus, scores))
     if not keep:  # nothing but our own: `generate` refuses a folder that holds anything else
         shutil.rmtree(out / "corpus")
 
@@ -194,7 +190,9 @@ def score(
     from detector.batch import judge_all
     from detector.calibration import probability
     from detector.score import load
+    from eval import terminal
     from remasc import get_array
+    from remasc.files import sound_files
 
     probability(0.0, prior)  # a bad prior is an error before any file is opened
     if threshold is not None and math.isnan(threshold):
@@ -202,14 +200,21 @@ def score(
     loaded = load(detector)
     if array is not None:
         get_array(array)
-    jobs = [(str(path), str(path), array) for path in _sound_files(files, file_list)]
+    jobs = [(str(path), str(path), array) for path in sound_files(files, file_list)]
     judgements = judge_all(detector, jobs, workers=workers, options={"prior": prior, "threshold": threshold})
-    if as_tsv:
-        print("trial\tscore\tllr\tprobability\tdecision\treason\tdetail")
-    elif not as_json:
-        print(_polarity(loaded.threshold if threshold is None else threshold, threshold, loaded.run, prior))
     limits = {"threshold": loaded.threshold if threshold is None else threshold, "prior": prior}
-    undecided = _print_judgements(judgements, as_json, as_tsv, limits)
+    line = terminal.text_line
+    if as_json:
+        line = partial(terminal.json_line, limits=limits)
+    elif as_tsv:
+        line = terminal.tsv_line
+        print(terminal.TSV_HEADER)
+    else:
+        print(terminal.polarity(limits["threshold"], threshold is not None, loaded.run, prior))
+    undecided = 0
+    for judged in judgements:
+        undecided += judged.decision == "undecided"
+        print(line(judged), flush=True)
     return 1 if undecided else 0
 
 
@@ -341,144 +346,20 @@ def _train(arguments: list[str]) -> int:
 
 def _report(scores: Path, *, out: Path | None = None, **options) -> None:
     """Evaluate a score file with what its run.json says of it, print the main figures and the page's path."""
+    from rich.console import Console
+
+    from eval import terminal
     from eval.report import evaluate as make_report
     from eval.report import stated
+    from eval.words import threshold_words
 
     figures = make_report(scores, out=out, progress=sys.stderr.isatty(), **(stated(scores) | options))
-    _print_figures(figures)
-    print(f"Report: {((out or scores.parent) / 'report.html').resolve()}")
-
-
-def _print_figures(figures: dict) -> None:
-    """The EER with its interval, and a table by array and by environment."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from eval import words
-
-    console = Console()
-    eer = figures["metrics"]["eer"]
-    text = f"EER {words.rate(eer['value'])} {words.interval(eer['low'], eer['high'])}{words.tag(figures)}"
-    console.print(f"[bold]{text}[/bold], {words.trials_words(figures)}", highlight=False)
-    console.print(words.threshold_words(figures), highlight=False)
-    table = Table("", "genuine", "replay", "EER", "95 % interval", "")
-    for name in ("array", "environment"):
-        for cell in figures["breakdowns"].get(name, ()):
-            rates = ("–", "")
-            if cell["eer"] is not None:
-                rates = (words.rate(cell["eer"]), words.interval(cell["low"], cell["high"]))
-            table.add_row(
-                cell["name"], str(cell["genuine"]), str(cell["replay"]), *rates, words.cell_note(cell)
-            )
-        table.add_section()
-    if table.row_count:
+    console = Console(highlight=False, markup=False)
+    console.print(terminal.headline(figures), style="bold")
+    console.print(threshold_words(figures))
+    if table := terminal.breakdown_table(figures):
         console.print(table)
-
-
-def _clips(corpus: Corpus, scores: Path) -> list[Clip]:
-    """One genuine and one replayed recording of each environment, to play in the report: channel 1 of D4."""
-    from eval.report import Clip
-    from eval.scores import read_scores
-    from remasc import read_audio
-    from remasc.audio import write_wav
-
-    table = read_scores(scores)
-    rows = {trial: i for i, trial in enumerate(table.trial)}
-    chosen = {}
-    for recording in corpus.trials():
-        if recording.array == "D4" and recording.trial_id in rows:
-            chosen.setdefault((recording.environment, recording.label), recording)
-    clips = []
-    for recording in chosen.values():
-        i = rows[recording.trial_id]
-        waveform, sample_rate = read_audio(recording.path)
-        conditions = recording.conditions()
-        path = scores.parent / "clips" / f"{recording.file_id}-channel1.wav"
-        path.parent.mkdir(exist_ok=True)
-        write_wav(path, waveform[:1], sample_rate)
-        chain = [conditions["playback_device"], conditions["source_recorder"]]
-        clips.append(
-            Clip(
-                title=f"{conditions['environment']}: {conditions['array']} {recording.file_id}",
-                wav=path.read_bytes(),
-                label=str(table.label[i]),
-                score=float(table.score[i]),
-                llr=None if math.isnan(table.llr[i]) else float(table.llr[i]),
-                note=", ".join(word for word in chain if word != "-"),
-                flag=str(table.flag[i]),
-            )
-        )
-    return clips
-
-
-def _sound_files(patterns: Iterable[str], file_list: Path | None) -> list[Path]:
-    """Files in the order given; folders are walked, patterns expanded, nothing twice."""
-    from remasc.audio import SUFFIXES
-    from remasc.sentences import quoted
-
-    names = list(patterns)
-    if file_list is not None:
-        try:
-            lines = file_list.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError:
-            raise ValueError(f"{file_list}: not UTF-8 text; expected one path a line") from None
-        names += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    found: dict[Path, None] = {}
-    for name in names:
-        path = Path(name)
-        try:
-            is_folder, exists = path.is_dir(), path.exists()
-        except OSError as error:  # a name that is too long, a folder that may not be entered
-            raise ValueError(f"{quoted(name)}: {error.strerror}; expected a sound file or a folder") from None
-        if is_folder:
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            if not inside:
-                raise ValueError(f"{name}: the folder holds no sound files ({', '.join(sorted(SUFFIXES))})")
-            found.update(dict.fromkeys(inside))
-        elif exists or not glob.has_magic(name):
-            found[path] = None  # a missing file is reported with the others, not silently dropped
-        else:
-            matches = sorted(map(Path, glob.glob(name, recursive=True)))
-            if not matches:
-                raise ValueError(f"{quoted(name)}: no file matches this pattern")
-            found.update(dict.fromkeys(matches))
-    if not found:
-        raise ValueError("nothing to score: give sound files, folders or patterns, or --corpus ROOT")
-    return list(found)
-
-
-def _polarity(threshold: float | None, given: float | None, run: dict, prior: float) -> str:
-    """How to read what follows: polarity, threshold and where it comes from, prior."""
-    stated = (run.get("threshold") or {}).get("p_fa")
-    origin = "given" if given is not None else f"p_fa {stated:.0%} on dev" if stated is not None else "stored"
-    limit = "accepted: nothing, for want of a threshold"
-    if threshold is not None:
-        limit = f"accepted at score >= {threshold:.6g} ({origin})"
-    return f"score: higher = more genuine; {limit}; P(live) at prior {prior:g}, which moves no decision"
-
-
-def _print_judgements(judgements: Iterable[Judgement], as_json: bool, as_tsv: bool, limits: dict) -> int:
-    """Print each judgement as it comes; returns how many were undecided."""
-    from remasc.sentences import plain
-
-    undecided = 0
-    for judged in judgements:
-        undecided += judged.decision == "undecided"
-        numbers = [judged.score, judged.llr, judged.probability]
-        if as_json:
-            print(json.dumps(judged.as_dict() | limits), flush=True)
-        elif as_tsv:
-            cells = ["" if value is None else repr(value) for value in numbers]
-            cells = [plain(judged.trial), *cells, judged.decision, judged.reason, plain(judged.detail)]
-            print("\t".join(cells), flush=True)
-        else:
-            score = "       -" if judged.score is None else f"{judged.score:8.3f}"
-            chance = "     -" if judged.probability is None else f"{judged.probability:6.1%}"
-            detail = f"  ({judged.detail.removeprefix(judged.trial + ': ')})" if judged.detail else ""
-            print(
-                f"{score}  P(live) {chance}  {judged.decision:<9}  {plain(judged.trial + detail)}", flush=True
-            )
-    return undecided
+    print(f"Report: {((out or scores.parent) / 'report.html').resolve()}")
 
 
 if __name__ == "__main__":
