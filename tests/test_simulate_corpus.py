@@ -24,6 +24,7 @@ from remasc.simulate.speech import (
     build_command,
     choose_command,
     scan_speech,
+    tilted,
     without_rumble,
 )
 
@@ -474,3 +475,10 @@ def test_the_rumble_of_dry_recordings_reaches_neither_chain():
     assert np.abs(without_rumble(rumble, rate)[rate // 2 : -rate // 2]).max() < 0.01
     kept = without_rumble(voice + rumble, rate)[rate // 2 : -rate // 2]
     assert np.abs(kept - voice[rate // 2 : -rate // 2]).max() < 0.02
+
+
+def test_effort_tilts_by_so_many_decibels_per_octave():
+    rate, t = 16000, np.arange(16000) / 16000
+    tones = sum(np.sin(2 * np.pi * f * t) for f in (500, 1000, 2000, 4000))
+    spectrum = np.abs(np.fft.rfft(tilted(tones, rate, 2.0)))[[500, 1000, 2000, 4000]] / 8000
+    assert np.allclose(20 * np.log10(spectrum), [-2, 0, 2, 4], atol=0.1)

@@ -39,6 +39,7 @@ _RANGES = {
 }
 _NUMBERS: dict[str, tuple[type, float, float]] = {
     "version": (int, 0, 1_000_000),
+    "effort_db": (float, 0, 6),
     "replays_per_genuine": (int, 0, 100),
     "random_rooms": (float, 0, 1),
     "codec_share": (float, 0, 1),
@@ -79,6 +80,7 @@ class Recipe:
     voices: dict[str, int] = field(default_factory=lambda: {"train": 24, "dev": 6, "eval": 10})
     unlabelled_share: float = 0.25  # of the train pairs, spoken by sets without speaker labels where given
     source_recorders: dict[str, float] = field(default_factory=lambda: {"1": 0.4, "2": 0.35, "3": 0.25})
+    effort_db: float = 1.5  # standard deviation of the voices' tilt, dB per octave around 1 kHz
     codec_share: float = 0.3
     built_in_share: float = 0.3  # share of the vehicle's replays that come from its own loudspeakers
     equaliser_share: float = 0.0  # of the replays: the attacker inverts the device's response

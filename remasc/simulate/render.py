@@ -169,7 +169,7 @@ def mix(
     nominal = microphones(scene, arrays)
     moved, gains = tolerances(scene, corpus_name, arrays)
     places = nominal + moved
-    dry, active = build_command(folders.speech, scene["utterance"], CONTENT_RATE)
+    dry, active = build_command(folders.speech, scene["utterance"], CONTENT_RATE, scene["effort_db"])
     samples = round(scene["seconds"] * CONTENT_RATE)
     # room for the tails of this room and of a recorder's, so that no echo comes round to the beginning
     longest = int((0.9 * max(scene["room"]["rt60"]) + 0.45) * CONTENT_RATE)

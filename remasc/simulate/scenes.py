@@ -243,6 +243,8 @@ def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: C
     room = draw_room(corpus_name, room_id, environment, random)
     place = draw_place(room, environment, random, rng)
     family = int(rng.integers(1, 5))
+    # soft or raised voice: speech tilts by some dB per octave with vocal effort, in both siblings alike
+    effort = float(np.clip(rng.normal(0, recipe.effort_db), -2 * recipe.effort_db, 2 * recipe.effort_db))
     out = []
     for sibling in range(1 + recipe.replays_per_genuine):
         scene_id = f"{pair}-{'g' if sibling == 0 else 'r' + str(sibling)}"
@@ -265,6 +267,7 @@ def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: C
             "speaker": cast.ids[voice],
             "voice": voice,
             "utterance": parts,
+            "effort_db": effort,
             "lead": lead,
             "trail": trail,
             "seconds": lead + seconds + trail,

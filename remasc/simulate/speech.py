@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from scipy import fft as sfft
 from scipy import signal
 
 from remasc.audio import SUFFIXES, read_audio, resample
@@ -216,8 +217,11 @@ def cut_at_pause(
     return max(0, start * hop - int(0.06 * rate)), min(len(active) * hop, stop * hop + int(0.09 * rate))
 
 
-def build_command(folder: Path, parts: list[dict], rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """The dry command (N,) and where it is active (N,) bool: parts at equal level, faded, gated in between."""
+def build_command(
+    folder: Path, parts: list[dict], rate: int, effort_db: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The dry command (N,) and where it is active (N,) bool: parts at equal level, faded, gated in between, and
+    tilted by `effort_db` per octave."""
     pieces, masks = [], []
     for part in parts:
         x = load_mono(str(folder / part["file"]), rate)
@@ -233,7 +237,16 @@ def build_command(folder: Path, parts: list[dict], rate: int) -> tuple[np.ndarra
         gap = round(part["pause"] * rate)
         pieces += [piece, np.zeros(gap, np.float32)]
         masks += [mask, np.zeros(gap, bool)]
-    return without_rumble(np.concatenate(pieces), rate), np.concatenate(masks)
+    dry = without_rumble(np.concatenate(pieces), rate)
+    return (tilted(dry, rate, effort_db) if effort_db else dry), np.concatenate(masks)
+
+
+def tilted(dry: np.ndarray, rate: int, db_per_octave: float) -> np.ndarray:
+    """The command (N,) with its spectrum tilted around 1 kHz, from 100 Hz to 8 kHz, zero phase."""
+    size = sfft.next_fast_len(len(dry) + rate // 50)
+    f = np.clip(np.fft.rfftfreq(size, 1 / rate), 100.0, 8000.0)
+    gain = 10 ** (db_per_octave * np.log2(f / 1000.0) / 20)
+    return sfft.irfft(sfft.rfft(dry, size) * gain, size)[: len(dry)].astype(np.float32)
 
 
 def without_rumble(dry: np.ndarray, rate: int) -> np.ndarray:
