@@ -13,8 +13,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import lru_cache
+from numbers import Integral, Real
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +22,8 @@ import soundfile as sf
 
 from remasc import flac, ogg, riff
 from remasc.atomic import whole_file
+from remasc.resampling import resample
+from remasc.sentences import quoted
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg"})  # what a folder of recordings is searched for
 MAX_CHANNELS = 64
@@ -30,9 +31,6 @@ MIN_RATE, MAX_RATE = 4_000, 384_000
 MAX_SAMPLES = 2**28  # frames x channels of one read: 1 GiB as float32, 14 minutes of 7 channels at 44.1 kHz
 MAX_PEAK = 8.0  # float files may overshoot a little; 18 dB over full scale is another unit
 _BLOCK = 1 << 16
-_LONGEST_RATIO = (
-    20_000  # neither number of a resampling ratio is larger: 1.3 million taps, a tenth of a second
-)
 
 
 @dataclass(frozen=True)
@@ -91,10 +89,11 @@ def load_clip(
     T is the real length, at most round(seconds sample_rate). A cut clip equals the whole file resampled and
     then cut: a little more is read, so that the filter meets the true samples at the edge.
     """
+    check_clip(sample_rate=sample_rate, seconds=seconds, channels=channels)
     margin = 0.02 if sample_rate is None else 0.02 + 40 / sample_rate
     waveform, rate = read_audio(path, seconds=None if seconds is None else seconds + margin)
     if channels is not None:
-        if max(channels) >= len(waveform) or min(channels) < 0:
+        if max(channels) >= len(waveform):
             raise ValueError(
                 f"{path}: channel {max(channels) + 1} is wanted, the file has {len(waveform)}; "
                 "name channels that every file of the array has"
@@ -103,6 +102,32 @@ def load_clip(
     wanted = rate if sample_rate is None else int(sample_rate)
     waveform = resample(waveform, rate, wanted)
     return waveform if seconds is None else waveform[:, : max(1, round(seconds * wanted))]
+
+
+def check_clip(
+    *, sample_rate: int | None = None, seconds: float | None = None, channels: Sequence[int] | None = None
+) -> None:
+    """ValueError unless these can be asked of `load_clip`: before a file is opened, or a cache begun."""
+    if seconds is not None and not (_is_number(seconds) and 0 < seconds < math.inf):
+        raise ValueError(f"seconds is {quoted(seconds)}; expected a positive number, or leave it out for all")
+    if sample_rate is not None and not (
+        _is_number(sample_rate) and MIN_RATE <= sample_rate <= MAX_RATE and sample_rate == int(sample_rate)
+    ):
+        raise ValueError(
+            f"sample_rate is {quoted(sample_rate)}; expected {MIN_RATE} to {MAX_RATE} Hz, or leave it out for "
+            "the file's own"
+        )
+    if channels is not None and not (
+        len(channels) > 0 and all(isinstance(c, Integral) and 0 <= c < MAX_CHANNELS for c in channels)
+    ):
+        raise ValueError(
+            f"channels are {quoted(channels)}; expected at least one number from 0 to {MAX_CHANNELS - 1}, or "
+            "leave them out for all"
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def write_wav(path: str | Path, waveform: np.ndarray, sample_rate: int, subtype: str = "PCM_16") -> None:
@@ -118,49 +143,6 @@ def write_wav(path: str | Path, waveform: np.ndarray, sample_rate: int, subtype:
         raise ValueError(f"{path}: cannot write samples that are NaN or infinite")
     with whole_file(path) as temporary:
         sf.write(temporary, _quantised(waveform, subtype).T, int(sample_rate), subtype=subtype, format="WAV")
-
-
-def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """(..., M, T) float32 at `from_rate` -> (..., M, ceil(T to/from)) float32 at `to_rate`, both in Hz.
-
-    Polyphase, linear phase, the same filter on every microphone: time differences between them are kept.
-    Within 0.01 dB up to 0.89 of the lower Nyquist frequency, 60 dB down from 1.01 of it on (39 dB at it). At
-    equal rates the input itself comes back. Rates with almost no common factor (44101 and 16000 Hz, say) are
-    converted by the nearest `ratio` of smaller numbers: pitch and length are then off by at most 25 ppm, less
-    than the clock of a sound card.
-    """
-    up, down = ratio(from_rate, to_rate)
-    if up == down:
-        return waveform
-    from scipy.signal import resample_poly  # imported late: half of this package never resamples
-
-    resampled = resample_poly(np.asarray(waveform, np.float32), up, down, axis=-1, window=_lowpass(up, down))
-    return np.ascontiguousarray(resampled, np.float32)
-
-
-def ratio(from_rate: int, to_rate: int) -> tuple[int, int]:
-    """to/from as (up, down) of at most 20,000 each: exact where that is possible, else within 25 ppm.
-
-    Neighbours among the fractions below 1 with denominators up to N lie at most a share of 1/N apart, so the
-    nearest is within half of that.
-
-    >>> ratio(44100, 16000), ratio(383999, 16000)
-    ((160, 441), (1, 24))
-    """
-    if not (from_rate >= 1 and to_rate >= 1):
-        raise ValueError(f"cannot resample from {from_rate} to {to_rate} Hz; expected positive sample rates")
-    low, high = sorted((int(from_rate), int(to_rate)))
-    nearest = Fraction(low, high).limit_denominator(_LONGEST_RATIO)
-    shorter, longer = nearest.numerator, nearest.denominator
-    return (shorter, longer) if to_rate < from_rate else (longer, shorter)
-
-
-@lru_cache(maxsize=8)
-def _lowpass(up: int, down: int) -> np.ndarray:
-    from scipy.signal import firwin
-
-    widest = max(up, down)
-    return firwin(64 * widest + 1, 0.95 / widest, window=("kaiser", 6.0)).astype(np.float32)
 
 
 def _open(path: str | Path) -> BinaryIO:

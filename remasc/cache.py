@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from remasc.atomic import write_text
+from remasc.audio import check_clip
 from remasc.parallel import tracked, unordered
 from remasc.schema import Recording
 from remasc.sentences import quoted, reason
@@ -74,6 +75,7 @@ class PreparedCache(Sequence[np.ndarray]):
         whose source files' sizes or times differ, are made again. A folder prepared with other parameters is
         a ValueError.
         """
+        check_clip(sample_rate=sample_rate, seconds=seconds, channels=channels)
         folder = Path(folder)
         manifest = _manifest(recordings, sample_rate, seconds, channels)
         if (folder / "manifest.json").exists():

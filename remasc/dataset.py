@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from remasc.arrays import get_array
-from remasc.audio import load_clip
+from remasc.audio import check_clip, load_clip
 from remasc.cache import PreparedCache
 from remasc.schema import Recording
 
@@ -80,6 +80,9 @@ class RecordingDataset(Dataset):
         dummy: bool = False,
         cache: PreparedCache | None = None,
     ) -> None:
+        check_clip(
+            sample_rate=sample_rate, seconds=seconds, channels=None if isinstance(channels, int) else channels
+        )
         self.recordings = recordings
         self.sample_rate = sample_rate
         self._rate = _one_rate(recordings) if sample_rate is None else sample_rate

@@ -192,6 +192,16 @@ def test_other_parameters_are_an_error(corpus, tmp_path, change):
     PreparedCache.open(tmp_path / "cache", sample_rate=None, seconds=0.2, channels=None)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seconds": -1}, {"seconds": np.nan}, {"sample_rate": 0}, {"channels": ()}, {"channels": ("x",)}],
+)
+def test_impossible_parameters_leave_nothing_behind(corpus, tmp_path, wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} (is|are) .*; expected"):
+        build(corpus, tmp_path / "cache", **wrong)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_batch_is_its_clips_padded_with_zeros(corpus, tmp_path):
     cache = build(corpus, tmp_path / "cache")
     numbers = [5, 2, 3, 3]

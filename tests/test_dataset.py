@@ -95,6 +95,25 @@ def test_a_cache_that_cannot_give_what_is_wanted_is_refused(corpus, cache, tmp_p
         RecordingDataset(corpus[:3], cache=one)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seconds": np.nan}, "seconds is nan"),
+        ({"seconds": -1}, "seconds is -1"),
+        ({"channels": ()}, "channels are"),
+        ({"channels": (0, -1)}, "channels are"),
+        ({"channels": 0}, "0 cannot be taken"),
+        ({"channels": (0, 2)}, "channel 3 is wanted"),
+    ],
+)
+def test_what_no_clip_can_be_is_one_sentence_with_and_without_a_cache(corpus, cache, options, said):
+    for source in (None, cache):
+        options = {"sample_rate": 16000, "seconds": 0.1, **options}
+        with pytest.raises(ValueError, match=said) as error:
+            RecordingDataset(corpus.filter(array="D1"), cache=source, **options)[0]
+        assert str(error.value).isprintable()
+
+
 def test_a_cache_of_other_audio_is_refused(tmp_path):
     corpus = make_corpus(tmp_path / "corpus", clips=4)
     options = {"sample_rate": 16000, "seconds": 0.2}
