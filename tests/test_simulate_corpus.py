@@ -150,13 +150,15 @@ def test_closed_protocol_shares_rooms_and_devices_but_no_speaker(speech):
     assert not names("eval", lambda s: s["voice"]) & names("train", lambda s: s["voice"])
 
 
-def test_file_ids_tell_neither_class_nor_partition(speech):
+def test_file_ids_tell_neither_class_nor_partition(speech, corpus_root):
     recipe = dataclasses.replace(TINY, pairs={"train": 200, "dev": 50, "eval": 150})
     scenes, _ = draw_scenes(recipe, "ids", speech, scan_speech(speech), NO_NOISE)
     assert sorted(s["index"] for s in scenes) == list(range(800))
     replayed = np.array([s["label"] == "replay" for s in sorted(scenes, key=lambda s: s["index"])])
     assert abs(replayed[::2].mean() - 0.5) < 0.1
     assert abs(np.mean(replayed[1:] == replayed[:-1]) - 0.5) < 0.1
+    rows = [int(row.split(",")[0]) for row in (corpus_root / "core/meta.csv").read_text().splitlines()]
+    assert rows == sorted(rows)  # the tables' order says no more than the ids
     late = np.mean([s["index"] for s in scenes if s["partition"] == "eval"])
     assert abs(late / 400 - 1) < 0.15
 

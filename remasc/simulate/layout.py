@@ -26,7 +26,7 @@ def subset_of(scene: dict) -> str:
 
 
 def file_id(scene: dict, array: str) -> str:
-    """Eight digits: the scene's number and the recording device; it is no input: even scenes are genuine."""
+    """Eight digits: the scene's number, which says nothing of the scene, and the recording device."""
     return f"{FIRST_ID + scene['index']}{array[1]}"
 
 
@@ -73,6 +73,12 @@ def scenes_text(scenes: list[dict]) -> str:
     return "".join(json.dumps(s, separators=(",", ":"), ensure_ascii=False) + "\n" for s in scenes)
 
 
+def by_number(scenes: list[dict]) -> list[dict]:
+    """Scenes in the order of their numbers, as tables list them: as drawn, siblings stand side by side, genuine
+    first, and the order of the rows would tell the class."""
+    return sorted(scenes, key=lambda scene: scene["index"])
+
+
 def write_plan(out: Path, scenes: list[dict], stamp: dict, arrays: tuple[str, ...], resume: bool) -> None:
     """Write the plan before any audio. A folder that holds anything but this very corpus is refused; without
     `resume` an older simulation in it is replaced."""
@@ -98,7 +104,7 @@ def write_plan(out: Path, scenes: list[dict], stamp: dict, arrays: tuple[str, ..
             (out / subset / "data").mkdir(parents=True, exist_ok=True)
     lines = [
         f"{subset_of(scene)}/{file_id(scene, array)}\t{scene['partition']}\n"
-        for scene in scenes
+        for scene in by_number(scenes)
         for array in arrays
     ]
     write_text(out / "scenes.jsonl", text)
@@ -110,6 +116,11 @@ def write_tables(out: Path, scenes: list[dict], card: dict, arrays: tuple[str, .
     """The card first, so that no table is ever there without the word "simulated" beside it."""
     write_text(out / "corpus.json", json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     for subset in SUBSETS:
-        rows = [row for scene in scenes if subset_of(scene) == subset for row in meta_rows(scene, arrays)]
+        rows = [
+            row
+            for scene in by_number(scenes)
+            if subset_of(scene) == subset
+            for row in meta_rows(scene, arrays)
+        ]
         if rows:
             write_text(out / subset / "meta.csv", "".join(rows))

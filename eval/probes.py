@@ -1,0 +1,188 @@
+"""Leak probes: whether a corpus can be solved by what is not the attack.
+
+Each probe is a classifier of a few facts of a recording (its level, its length, its first 50 ms, ...), fitted on
+train, chosen on dev among two kinds, and scored on eval. It fails where the 95 % interval of its EER lies wholly
+outside of the band that the corpus owes it; with fewer than `ENOUGH` trials of a class the interval is widened
+for the number of probes (Bonferroni). The bands are those of a corpus whose two classes follow one law: on
+recordings of the world they are reported and gate nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.facts import facts_of, place_of
+from eval.metrics import bootstrap_interval, eer
+from remasc import ARRAYS, Corpus, Recording
+from remasc.parallel import tracked, unordered
+from remasc.protocol import PARTITIONS, partitions
+
+ENOUGH = 1000  # trials of each class from which an interval stands as it is
+NOTHING = (0.45, 0.55)  # EER of what must not tell the classes apart
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one probe found on one array: EER and its interval (fractions), the band it owes, and trials of each
+    class. `gates` is False where the band is reported only; `note` says why a probe did not run."""
+
+    array: str
+    probe: str
+    eer: float | None
+    low: float | None
+    high: float | None
+    band: tuple[float, float]
+    genuine: int
+    replay: int
+    gates: bool
+    note: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """The whole interval lies outside of the band."""
+        if self.low is None or self.high is None or not self.gates:
+            return False
+        return self.high < self.band[0] or self.low > self.band[1]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"failed": self.failed}
+
+
+def probe_corpus(
+    root: str | Path,
+    *,
+    arrays: Sequence[str] | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> list[Verdict]:
+    """Every probe on every array of a corpus; ValueError where train, dev and eval do not hold both classes."""
+    corpus = Corpus.from_meta(root)
+    parts = partitions(corpus)
+    scenes = _scenes(Path(root))
+    recipe = corpus.card.get("recipe") or {}
+    present = [name for name in ARRAYS if any(r.array == name for r in corpus)]
+    unknown = sorted(set(arrays or ()) - set(present))
+    if unknown:
+        raise ValueError(
+            f"{root}: holds no recordings of {unknown[0]}; expected some of {', '.join(present)}"
+        )
+    verdicts = []
+    for array in arrays or present:
+        chosen = {name: list(parts[name].filter(array=array)) for name in PARTITIONS}
+        for name, part in chosen.items():
+            if len({r.label for r in part}) < 2:
+                raise ValueError(
+                    f"{root}: its {name} partition holds one class or none on {array}; probes need train, dev and "
+                    "eval with both (a recipe with pairs in all three)"
+                )
+        facts = _facts(chosen, scenes, array, workers, progress)
+        verdicts += [
+            _verdict(array, probe, facts, recipe, bool(corpus.simulated)) for probe in facts["eval"][0]
+        ]
+    return verdicts
+
+
+def _scenes(root: Path) -> dict[str, dict]:
+    """The drawn scenes of a simulated corpus by the number in their file ids; empty for any other corpus."""
+    path = root / "scenes.jsonl"
+    if not path.is_file():
+        return {}
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {str(1_000_000 + row["index"]): row for row in rows}
+
+
+def _facts(
+    parts: dict[str, list[Recording]], scenes: dict, array: str, workers: int | None, progress: bool
+) -> dict[str, list[dict]]:
+    """For each partition the facts of its recordings, in order, with "label" and "place" beside them."""
+    everything = [(name, i, r) for name, part in parts.items() for i, r in enumerate(part)]
+    jobs = [(everything[i : i + _CHUNK],) for i in range(0, len(everything), _CHUNK)]
+    out: dict[str, list[Any]] = {name: [None] * len(part) for name, part in parts.items()}
+    done = ((len(found), found) for found in unordered(_facts_of_chunk, jobs, workers))
+    for found in tracked(done, f"probing {array}", len(everything), 0, progress):
+        for name, i, facts in found:
+            out[name][i] = facts
+    for name, part in parts.items():
+        for facts, recording in zip(out[name], part, strict=True):
+            scene = scenes.get(recording.file_id[:-1])
+            built_in = scene is not None and scene["device"] and scene["device"]["built_in"]
+            if scenes:
+                facts["place"] = None if scene is None or built_in else place_of(scene)
+    labels = {name: np.array([int(r.label) for r in part]) for name, part in parts.items()}
+    return out | {"labels": labels}
+
+
+def _facts_of_chunk(chunk: list[tuple[str, int, Recording]]) -> list[tuple[str, int, dict]]:
+    return [(name, i, facts_of(recording, i)) for name, i, recording in chunk]
+
+
+def band_of(probe: str, recipe: dict) -> tuple[float, float]:
+    """The EERs that a corpus of this recipe owes a probe."""
+    if recipe.get("null"):
+        return NOTHING
+    if probe == "first 50 ms":  # the attack's own hiss may be heard, a little
+        return (0.35, NOTHING[1]) if recipe.get("device_noise", True) else NOTHING
+    if probe == "long-term spectrum":  # the loudspeaker's response is a real cue
+        return (0.30 if recipe.get("protocol") == "closed" else 0.40, NOTHING[1])
+    return NOTHING
+
+
+def _verdict(array: str, probe: str, facts: dict, recipe: dict, simulated: bool) -> Verdict:
+    table, labels = {}, {}
+    for name in PARTITIONS:
+        kept = [i for i, row in enumerate(facts[name]) if row[probe] is not None]
+        table[name] = np.array([facts[name][i][probe] for i in kept], float)
+        labels[name] = facts["labels"][name][kept]
+    scores = classify(table, labels)
+    genuine, replay = scores[labels["eval"] == 1], scores[labels["eval"] == 0]
+    enough = min(len(genuine), len(replay)) >= ENOUGH
+    level = 0.95 if enough else 1 - 0.05 / len(facts["eval"][0])
+    low, high = bootstrap_interval(genuine, replay, eer, n=1000, level=level)
+    return Verdict(
+        array,
+        probe,
+        float(eer(genuine, replay)[0]),
+        low,
+        high,
+        band_of(probe, recipe),
+        len(genuine),
+        len(replay),
+        simulated,
+    )
+
+
+def classify(table: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> np.ndarray:
+    """Scores (n,) of the eval rows, higher = genuine, by what train taught: linear discriminant or boosted trees,
+    whichever has the lower EER on dev. Ties are broken at random, so that a constant says nothing."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    spread = table["train"].std(axis=0)
+    kept = spread > 1e-9 * (1 + np.abs(table["train"]).max(axis=0))
+    rng = np.random.default_rng(0)
+    if not kept.any():
+        return rng.standard_normal(len(table["eval"]))
+    best: tuple[float, np.ndarray] | None = None
+    middle = table["train"].mean(axis=0)
+    x = {name: (rows - middle)[:, kept] / spread[kept] for name, rows in table.items()}
+    for model in (
+        LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
+        HistGradientBoostingClassifier(max_iter=80, max_depth=3, learning_rate=0.08, random_state=0),
+    ):
+        model.fit(x["train"], labels["train"])
+        tell: Callable[[str], np.ndarray] = lambda name, model=model: (  # noqa: E731
+            model.predict_proba(x[name])[:, 1] + 1e-9 * rng.standard_normal(len(x[name]))
+        )
+        dev = tell("dev")
+        found = float(eer(dev[labels["dev"] == 1], dev[labels["dev"] == 0])[0])
+        if best is None or found < best[0]:
+            best = found, tell("eval")
+    assert best is not None
+    return best[1]
