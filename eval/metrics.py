@@ -188,7 +188,7 @@ def min_tdcf(
     p_nontarget: float = 0.95 * 0.01,
     c_miss_asv: float = 1.0,
     c_fa_asv: float = 10.0,
-    c_miss: float = 1.0,
+    c_miss: float | None = None,
     c_fa: float = 10.0,
     form: str = "2019",
 ) -> tuple[float, float]:
@@ -196,13 +196,15 @@ def min_tdcf(
 
     The ASV's three rates are fractions: targets rejected, non-targets accepted, spoofs rejected.
 
-    `form="2019"` (Kinnunen et al. 2018, ASVspoof 2019), normalised by min(C1, C2), in [0, 1]:
+    `form="2019"` (Kinnunen et al. 2018, ASVspoof 2019), normalised by min(C1, C2), in [0, 1]; `c_miss`, the
+    cost of a genuine trial that the detector rejects, is 1 where it is not given:
         C1 = p_target (c_miss - c_miss_asv p_miss_asv) - p_nontarget c_fa_asv p_fa_asv
         C2 = c_fa p_spoof (1 - p_miss_spoof_asv)
         cost = C1 p_miss + C2 p_fa
     `form="2021"` (the revision of Kinnunen et al. 2020, ASVspoof 2021), normalised by C0 + min(C1, C2): the
     floor C0 is what the ASV costs by itself. Costs belong to the tandem here, so `c_miss_asv` is the cost of
-    a rejected target, `c_fa_asv` of an accepted non-target, `c_fa` of an accepted spoof; `c_miss` is unused:
+    a rejected target by either, `c_fa_asv` of an accepted non-target, `c_fa` of an accepted spoof; `c_miss`
+    does not exist, and giving it is a ValueError:
         C0 = p_target c_miss_asv p_miss_asv + p_nontarget c_fa_asv p_fa_asv
         C1 = p_target c_miss_asv - C0
         C2 = c_fa p_spoof (1 - p_miss_spoof_asv)
@@ -211,6 +213,20 @@ def min_tdcf(
     for name, rate in (("p_miss", p_miss_asv), ("p_fa", p_fa_asv), ("p_miss_spoof", p_miss_spoof_asv)):
         if not 0 <= rate <= 1:
             raise ValueError(f"{name}_asv is {rate}; expected a fraction between 0 and 1, not a percentage")
+    if form == "2021" and c_miss is not None:
+        raise ValueError(
+            f"c_miss is {c_miss}, but the 2021 form has one cost for a rejected target, c_miss_asv; leave c_miss "
+            "out, or take form='2019'"
+        )
+    c_miss = 1.0 if c_miss is None else c_miss
+    for name, prior in (("p_spoof", p_spoof), ("p_target", p_target), ("p_nontarget", p_nontarget)):
+        if not 0 <= prior <= 1:
+            raise ValueError(f"{name} is {prior}; expected a prior between 0 and 1")
+    if not all(cost > 0 for cost in (c_miss, c_fa, c_miss_asv, c_fa_asv)):
+        raise ValueError(
+            f"the costs c_miss = {c_miss}, c_fa = {c_fa}, c_miss_asv = {c_miss_asv}, c_fa_asv = {c_fa_asv} are "
+            "not all positive; expected what a mistake costs"
+        )
     c2 = c_fa * p_spoof * (1 - p_miss_spoof_asv)
     if form == "2019":
         c0 = 0.0
@@ -303,20 +319,37 @@ def _draw(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _strata(num_genuine: int, num_replay: int, groups) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """The group number of each genuine and replay trial, and the groups of one class, the other, and both."""
-    paired = isinstance(groups, tuple | list) and len(groups) == 2 and np.ndim(groups[0]) == 1
-    names = np.concatenate([np.asarray(part) for part in groups]) if paired else np.asarray(groups)
-    sizes = tuple(len(part) for part in groups) if paired else (num_genuine, len(names) - num_genuine)
-    if names.ndim != 1 or sizes != (num_genuine, num_replay):
-        raise ValueError(
-            f"groups name {sizes[0]} genuine and {sizes[1]} replay trials; expected one group for each of "
-            f"{num_genuine} and {num_replay}"
-        )
-    _, number = np.unique(names, return_inverse=True)
+    number = _group_numbers(num_genuine, num_replay, groups)
     genuine_group, replay_group = number[:num_genuine], number[num_genuine:]
     in_genuine = np.bincount(genuine_group, minlength=number.max() + 1) > 0
     in_replay = np.bincount(replay_group, minlength=number.max() + 1) > 0
     kinds = (in_genuine & in_replay, in_genuine & ~in_replay, in_replay & ~in_genuine)
-    return genuine_group, replay_group, [np.flatnonzero(kind) for kind in kinds if kind.any()]
+    strata = [np.flatnonzero(kind) for kind in kinds if kind.any()]
+    if all(stratum.size == 1 for stratum in strata):
+        raise ValueError(
+            f"groups name {number.max() + 1} in all, so that every draw is the same and there is no interval; "
+            "expected several speakers (or what the groups are) in a class, or leave groups out"
+        )
+    return genuine_group, replay_group, strata
+
+
+def _group_numbers(num_genuine: int, num_replay: int, groups) -> np.ndarray:
+    """The group of each genuine, then each replay trial, (G + R,), as a number from 0."""
+    wanted = (
+        f"expected one group for each of {num_genuine} genuine and {num_replay} replay trials, as "
+        "(genuine_groups, replay_groups) or as one sequence of both"
+    )
+    try:
+        paired = isinstance(groups, tuple | list) and len(groups) == 2 and np.ndim(groups[0]) == 1
+        parts = [np.asarray(part) for part in (groups if paired else [groups])]
+        sizes = [len(part) for part in parts]
+        _, number = np.unique(np.concatenate(parts), return_inverse=True)
+    except (TypeError, ValueError):  # no sequence, of several dimensions, or of what cannot be compared
+        raise ValueError(f"groups are no sequence of names or of numbers; {wanted}") from None
+    if number.ndim != 1 or sizes not in ([num_genuine, num_replay], [num_genuine + num_replay]):
+        found = " and ".join(f"{size:,}" for size in sizes)
+        raise ValueError(f"groups name {found} trials; {wanted}")
+    return number
 
 
 def bootstrap_interval(

@@ -191,6 +191,17 @@ def test_min_tdcf_ends():
         min_tdcf(*perfect, p_miss_asv=2, p_fa_asv=0, p_miss_spoof_asv=0)
     with pytest.raises(ValueError, match="known: '2019', '2021'"):
         min_tdcf(*perfect, **ASV, form="2020")
+    for cost in (1.0, 3.0):
+        with pytest.raises(ValueError, match="c_miss_asv; leave c_miss out"):
+            min_tdcf(*perfect, **ASV, form="2021", c_miss=cost)
+    assert min_tdcf(*draw(1), **ASV, c_miss=1.0) == min_tdcf(*draw(1), **ASV)
+    for name in ("p_spoof", "p_target", "p_nontarget"):
+        for prior in (-0.01, 1.5, np.nan):
+            with pytest.raises(ValueError, match=f"{name} is {prior}; expected a prior"):
+                min_tdcf(*perfect, **ASV, **{name: prior})
+    for name in ("c_miss", "c_fa", "c_miss_asv", "c_fa_asv"):
+        with pytest.raises(ValueError, match="not all positive"):
+            min_tdcf(*perfect, **ASV, **{name: -1.0})
     with pytest.raises(ValueError, match="leave nothing to gain"):
         min_tdcf(*perfect, p_miss_asv=1, p_fa_asv=1, p_miss_spoof_asv=0)
 
@@ -282,6 +293,35 @@ def test_groups_widen_the_interval_where_speakers_differ():
     by_trial = np.diff(bootstrap_interval(genuine, replay, eer, n=300))
     by_speaker = np.diff(bootstrap_interval(genuine, replay, eer, n=300, groups=(speaker, speaker + 100)))
     assert by_speaker > 2 * by_trial
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        (
+            ([1, 2, 3], [1]),
+            "groups name 3 and 1 trials; expected one group for each of 3 genuine and 2 replay",
+        ),
+        ([1, 2, 3, 4], "groups name 4 trials"),
+        ((), "groups name 0 trials"),
+        (([1, 2, 3, 1], [1]), "groups name 4 and 1"),
+        (np.ones((2, 5)), "groups"),
+        ("speaker", "no sequence"),
+        (7, "no sequence"),
+        ({"a": 1}, "no sequence"),
+        ((name for name in "abcde"), "no sequence"),
+        ((["a", "b", "c"], 5), "no sequence"),
+        ([["a", "b"], ["c"], ["d", "e"]], "no sequence"),
+        ((["a", None, "c"], ["a", "b"]), "no sequence"),
+        (["one"] * 5, "groups name 1 in all"),
+        ((["one"] * 3, ["other"] * 2), "groups name 2 in all"),
+    ],
+    ids=repr,
+)
+def test_mistakes_in_groups_are_one_sentence(groups, said):
+    with pytest.raises(ValueError, match=said) as error:
+        bootstrap_interval([1.0, 2.0, 3.0], [0.0, 1.0], eer, n=5, groups=groups)
+    assert str(error.value).isprintable()
 
 
 def test_groups_given_as_one_array_are_genuine_then_replay():
