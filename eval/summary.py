@@ -58,12 +58,7 @@ def summarise(
     of these trials is taken, and the figures say so. `step` is told what is being worked on.
     """
     labelled = table.select(table.genuine | table.replay)
-    for label, count in (("genuine", labelled.genuine.sum()), ("replay", labelled.replay.sum())):
-        if not count:
-            raise ValueError(
-                f"no trial is labelled {label!r}; an error rate needs both classes, so fill the column 'label' "
-                "or give the protocol"
-            )
+    _refuse_one_class(labelled)
     step("all trials")
     figures, band = _whole(labelled, threshold, threshold_origin, n)
     groups = speaker_groups(labelled)
@@ -81,6 +76,20 @@ def summarise(
         if cells := breakdown(labelled, by, n=n, level=LEVEL, seed=SEED):
             figures["breakdowns"][name] = [asdict(cell) for cell in cells]
     return {"trials": _counts(table), **figures}, band
+
+
+def _refuse_one_class(table: ScoreTable) -> None:
+    missing = [
+        name
+        for name, of_class in (("genuine", table.genuine), ("replay", table.replay))
+        if not of_class.any()
+    ]
+    if missing:
+        which = "no trial has a label" if len(missing) == 2 else f"no trial is labelled {missing[0]!r}"
+        raise ValueError(
+            f"{which}, and an error rate needs both classes; write 'genuine' or 'replay' into a column 'label' of "
+            "the scores, or give --protocol FILE, a tab-separated table with the columns trial and label"
+        )
 
 
 def _counts(table: ScoreTable) -> dict:

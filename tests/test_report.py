@@ -285,9 +285,19 @@ def test_abstaining_on_a_whole_class_leaves_no_decided_figure(tmp_path):
 @pytest.mark.parametrize("label", ["genuine", "replay", ""])
 def test_one_class_is_an_error_and_leaves_nothing_behind(tmp_path, label):
     write_scores(tmp_path / "scores.tsv", table(label=[label] * 400))
-    with pytest.raises(ValueError, match="needs both classes"):
+    fact = {"": "no trial has a label", "genuine": "labelled 'replay'", "replay": "labelled 'genuine'"}[label]
+    with pytest.raises(ValueError, match=f"{fact}, .* both classes; write .* 'label' .* or give --protocol"):
         evaluate(tmp_path / "scores.tsv", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_scores_without_labels_are_mended_as_the_sentence_says(tmp_path):
+    (tmp_path / "scores.tsv").write_text("trial\tscore\na\t1\nb\t0\n")
+    with pytest.raises(ValueError, match="with the columns trial and label"):
+        evaluate(tmp_path / "scores.tsv")
+    (tmp_path / "listed.tsv").write_text("trial\tlabel\na\tgenuine\nb\treplay\n")
+    figures = evaluate(tmp_path / "scores.tsv", protocol=tmp_path / "listed.tsv", n_bootstrap=2)
+    assert figures["trials"]["genuine"] == figures["trials"]["replay"] == 1
 
 
 @pytest.mark.parametrize("options", [{"threshold": np.nan}, {"prior": 1.0}, {"n_bootstrap": 0}])
