@@ -129,7 +129,7 @@ class MicArray:
         try:
             values = {
                 "name": fields.get("name", path.stem),
-                "positions": np.asarray(fields["positions"], dtype=np.float64),
+                "positions": np.asarray(_rows(fields["positions"]), dtype=np.float64),
                 "sample_rate": _whole(fields["sample_rate"]),
                 "description": str(fields.get("description", "")),
                 "channel_order": tuple(map(_whole, fields.get("channel_order", ()))),
@@ -140,6 +140,16 @@ class MicArray:
             return cls(**values)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
+
+
+def _rows(positions: object) -> list[list[float]]:
+    """The positions of an array file; a ValueError names the row that is not three numbers (from 1)."""
+    if not isinstance(positions, list) or not positions:
+        raise ValueError("positions are no list of rows")
+    for number, row in enumerate(positions, start=1):
+        if not isinstance(row, list) or len(row) != 3 or not all(type(x) in (int, float) for x in row):
+            raise ValueError(f"row {number} of positions is {quoted(row)}, not three numbers x, y, z")
+    return positions
 
 
 def _whole(value: object) -> int:

@@ -99,8 +99,6 @@ def test_file_round_trip(tmp_path):
     [
         ("positions = [[0, 0, 0]]", "sample_rate"),
         ("sample_rate = 16000", "positions"),
-        ("sample_rate = 16000\npositions = [[0, 0]]", r"\(M, 3\)"),
-        ("sample_rate = 16000\npositions = []", r"\(M, 3\)"),
         ("sample_rate = 16000\npositions = [[0, 0, nan]]", "finite"),
         ("sample_rate = 16000\npositions = [[0, 0, 0], [60, 0, 0]]", "millimetres"),
         ("sample_rate = 16000\npositions = [[0, 0, 0], [1]]", "desk.toml"),
@@ -117,6 +115,27 @@ def test_bad_files_are_one_sentence(tmp_path, text, match):
     with pytest.raises(ValueError, match=match) as error:
         get_array(tmp_path / "desk.toml")
     assert "\n" not in str(error.value).strip()
+
+
+@pytest.mark.parametrize(
+    ("rows", "fact"),
+    [
+        ("[[0, 0, 0], [0.1, 0], [0, 1, 0]]", r"row 2 of positions is \[0.1, 0\], not three numbers x, y, z"),
+        ("[[0, 0]]", "row 1 of positions"),
+        ("[[0, 0, 0], 0.1]", "row 2 of positions is 0.1, not"),
+        ("[[0, 0, 0], [0, 0, 0, 0]]", "row 2 of positions"),
+        ('[[0, "x", 0]]', "row 1 of positions"),
+        ("[[true, 0, 0]]", "row 1 of positions"),
+        ("[]", "no list of rows"),
+        ("3", "no list of rows"),
+    ],
+)
+def test_a_row_that_is_no_position_is_named(tmp_path, rows, fact):
+    (tmp_path / "desk.toml").write_text(f"sample_rate = 16000\npositions = {rows}\n")
+    with pytest.raises(ValueError, match=fact) as error:
+        get_array(tmp_path / "desk.toml")
+    assert "array" not in str(error.value).replace("array file", "")  # nothing of how it is done
+    assert str(error.value).isprintable()
 
 
 def test_unknown_name_gets_close_matches():
