@@ -127,6 +127,30 @@ def corpus_check(
     return 0 if report.ok else 1
 
 
+def corpus_probe(
+    root: Folder,
+    array: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = (),
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    workers: int | None = None,
+) -> int:
+    """Try to solve a corpus by what is not the attack (level, length, file facts, place, ...); exit 1 on a leak.
+
+    Args:
+        root: Folder of a corpus with train, dev and eval.
+        array: Probe this array alone; may be repeated. Default: every array that is there.
+        as_json: Print the findings as JSON.
+        workers: Processes; default: one per core.
+    """
+    from eval.probes import conclusion, probe_corpus, table
+
+    verdicts = probe_corpus(root, arrays=array or None, workers=workers, progress=not as_json)
+    if as_json:
+        print(json.dumps([verdict.as_dict() for verdict in verdicts], indent=1))
+    else:
+        print(table(verdicts) + "\n" + conclusion(verdicts))
+    return int(any(verdict.failed for verdict in verdicts))
+
+
 def train() -> None:
     """Train a system on a corpus: --system compact, nn-single, nn-dummy or nn-multichannel.
 
@@ -270,6 +294,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "simulate": simulate,
     "corpus summary": corpus_summary,
     "corpus check": corpus_check,
+    "corpus probe": corpus_probe,
 }
 
 

@@ -10,7 +10,7 @@ recordings of the world they are reported and gate nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,25 +31,22 @@ _CHUNK = 16
 @dataclass(frozen=True)
 class Verdict:
     """What one probe found on one array: EER and its interval (fractions), the band it owes, and trials of each
-    class. `gates` is False where the band is reported only; `note` says why a probe did not run."""
+    class. `gates` is False where the band is reported only."""
 
     array: str
     probe: str
-    eer: float | None
-    low: float | None
-    high: float | None
+    eer: float
+    low: float
+    high: float
     band: tuple[float, float]
     genuine: int
     replay: int
     gates: bool
-    note: str = ""
 
     @property
     def failed(self) -> bool:
         """The whole interval lies outside of the band."""
-        if self.low is None or self.high is None or not self.gates:
-            return False
-        return self.high < self.band[0] or self.low > self.band[1]
+        return self.gates and (self.high < self.band[0] or self.low > self.band[1])
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"failed": self.failed}
@@ -135,54 +132,79 @@ def band_of(probe: str, recipe: dict) -> tuple[float, float]:
 
 
 def _verdict(array: str, probe: str, facts: dict, recipe: dict, simulated: bool) -> Verdict:
-    table, labels = {}, {}
+    columns, labels = {}, {}
     for name in PARTITIONS:
         kept = [i for i, row in enumerate(facts[name]) if row[probe] is not None]
-        table[name] = np.array([facts[name][i][probe] for i in kept], float)
+        columns[name] = np.array([facts[name][i][probe] for i in kept], float)
         labels[name] = facts["labels"][name][kept]
-    scores = classify(table, labels)
+    scores = classify(columns, labels)
     genuine, replay = scores[labels["eval"] == 1], scores[labels["eval"] == 0]
     enough = min(len(genuine), len(replay)) >= ENOUGH
     level = 0.95 if enough else 1 - 0.05 / len(facts["eval"][0])
     low, high = bootstrap_interval(genuine, replay, eer, n=1000, level=level)
-    return Verdict(
-        array,
-        probe,
-        float(eer(genuine, replay)[0]),
-        low,
-        high,
-        band_of(probe, recipe),
-        len(genuine),
-        len(replay),
-        simulated,
-    )
+    owed, found = band_of(probe, recipe), float(eer(genuine, replay)[0])
+    return Verdict(array, probe, found, low, high, owed, len(genuine), len(replay), simulated)
 
 
-def classify(table: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> np.ndarray:
+def classify(columns: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> np.ndarray:
     """Scores (n,) of the eval rows, higher = genuine, by what train taught: linear discriminant or boosted trees,
-    whichever has the lower EER on dev. Ties are broken at random, so that a constant says nothing."""
+    whichever has the lower EER on dev. Ties are broken at random, so that a constant says nothing.
+
+    `columns` holds (n, facts) and `labels` (n,), genuine = 1, of train, dev and eval.
+    """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    spread = table["train"].std(axis=0)
-    kept = spread > 1e-9 * (1 + np.abs(table["train"]).max(axis=0))
     rng = np.random.default_rng(0)
+    middle, spread = columns["train"].mean(axis=0), columns["train"].std(axis=0)
+    kept = spread > 1e-9 * (1 + np.abs(columns["train"]).max(axis=0))
     if not kept.any():
-        return rng.standard_normal(len(table["eval"]))
-    best: tuple[float, np.ndarray] | None = None
-    middle = table["train"].mean(axis=0)
-    x = {name: (rows - middle)[:, kept] / spread[kept] for name, rows in table.items()}
-    for model in (
-        LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
-        HistGradientBoostingClassifier(max_iter=80, max_depth=3, learning_rate=0.08, random_state=0),
-    ):
-        model.fit(x["train"], labels["train"])
-        tell: Callable[[str], np.ndarray] = lambda name, model=model: (  # noqa: E731
-            model.predict_proba(x[name])[:, 1] + 1e-9 * rng.standard_normal(len(x[name]))
-        )
-        dev = tell("dev")
-        found = float(eer(dev[labels["dev"] == 1], dev[labels["dev"] == 0])[0])
-        if best is None or found < best[0]:
-            best = found, tell("eval")
-    assert best is not None
-    return best[1]
+        return rng.standard_normal(len(columns["eval"]))
+    x = {name: (rows - middle)[:, kept] / spread[kept] for name, rows in columns.items()}
+
+    def tell(model: Any, name: str) -> np.ndarray:
+        return model.predict_proba(x[name])[:, 1] + 1e-9 * rng.standard_normal(len(x[name]))
+
+    def dev_eer(model: Any) -> float:
+        scores = tell(model, "dev")
+        return float(eer(scores[labels["dev"] == 1], scores[labels["dev"] == 0])[0])
+
+    linear = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+    trees = HistGradientBoostingClassifier(max_iter=80, max_depth=3, learning_rate=0.08, random_state=0)
+    best = min((linear, trees), key=lambda model: dev_eer(model.fit(x["train"], labels["train"])))
+    return tell(best, "eval")
+
+
+def table(verdicts: Sequence[Verdict]) -> str:
+    """Markdown: a row a probe, a column an array; EER with its interval in %, and what failed."""
+    arrays = list(dict.fromkeys(v.array for v in verdicts))
+    cells = {(v.probe, v.array): v for v in verdicts}
+    lines = [
+        "| probe | owes (EER, %) | " + " | ".join(arrays) + " |",
+        "|---|---|" + "---|" * len(arrays),
+    ]
+    for probe in dict.fromkeys(v.probe for v in verdicts):
+        band = cells[probe, arrays[0]].band
+        row = [probe, f"{100 * band[0]:.0f} to {100 * band[1]:.0f}"]
+        lines.append("| " + " | ".join([*row, *(_cell(cells[probe, array]) for array in arrays)]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(verdict: Verdict) -> str:
+    mark = " **failed**" if verdict.failed else ""
+    return f"{100 * verdict.eer:.1f} [{100 * verdict.low:.1f}, {100 * verdict.high:.1f}]{mark}"
+
+
+def conclusion(verdicts: Sequence[Verdict]) -> str:
+    """One sentence: what the probes found, and what the intervals are of."""
+    failed = [v for v in verdicts if v.failed]
+    fewest = min(min(v.genuine, v.replay) for v in verdicts)
+    counts = f"{fewest:,} eval trials or more of each class on each array"
+    if fewest < ENOUGH:
+        counts += f"; fewer than {ENOUGH:,}, so the intervals are widened for the number of probes"
+    if not any(v.gates for v in verdicts):
+        return f"Reported only: recordings of the world owe no band ({counts})."
+    if not failed:
+        return f"No probe failed ({counts})."
+    names = ", ".join(f"{v.probe} on {v.array}" for v in failed)
+    return f"{len(failed)} of {len(verdicts)} probes failed: {names} ({counts})."

@@ -95,6 +95,7 @@ class Recipe:
     trail_seconds: list[float] = field(default_factory=lambda: [0.15, 0.60])
     command_seconds: list[float] = field(default_factory=lambda: [1.0, 4.0])
     device_noise: bool = True  # hiss, hum and recorder noise; off for the noise-floor probe
+    replay_farther: bool = False  # the replays stand farther away: a leak on purpose, for the probes to find
     null: bool = False  # no difference between the chains: the null control
 
     def __post_init__(self) -> None:
@@ -115,7 +116,7 @@ class Recipe:
         for key, (kind, low, high) in _NUMBERS.items():
             if not _is_number(getattr(self, key), kind, low, high):
                 self._refuse(key, getattr(self, key), f"{low:g} to {high:g}")
-        for key in ("device_noise", "null"):
+        for key in ("device_noise", "replay_farther", "null"):
             if not isinstance(getattr(self, key), bool):
                 self._refuse(key, getattr(self, key), "true or false")
         self._expect_whole()

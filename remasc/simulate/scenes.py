@@ -241,7 +241,9 @@ def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: C
     else:
         room_id = f"{shared}-env{environment}-{int(rng.integers(max(rooms, 1))):03d}"
     room = draw_room(corpus_name, room_id, environment, random)
-    place = draw_place(room, environment, random, rng)
+    place = other = draw_place(room, environment, random, rng)
+    if recipe.replay_farther:
+        place, other = sorted((place, draw_place(room, environment, random, rng)), key=_distance)
     family = int(rng.integers(1, 5))
     # soft or raised voice: speech tilts by some dB per octave with vocal effort, in both siblings alike
     effort = float(np.clip(rng.normal(0, recipe.effort_db), -2 * recipe.effort_db, 2 * recipe.effort_db))
@@ -249,6 +251,7 @@ def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: C
     for sibling in range(1 + recipe.replays_per_genuine):
         scene_id = f"{pair}-{'g' if sibling == 0 else 'r' + str(sibling)}"
         own = scene_rng(corpus_name, scene_id, "scene")
+        place = other if sibling else place
         geometry = draw_geometry(room, place, own)
         noise = _noise(recipe, environment, place, cast.noise, own)
         if noise["point_share"]:
@@ -288,6 +291,12 @@ def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: C
             _make_replay(scene, recipe, shared, family + sibling - 1, own)
         out.append(scene)
     return out
+
+
+def _distance(place: dict) -> float:
+    return float(
+        np.linalg.norm([*(place["source"] - place["stand"][:2]), place["height"] - place["stand"][2]])
+    )
 
 
 def _make_replay(scene: dict, recipe: Recipe, shared: str, turn: int, rng: np.random.Generator) -> None:
