@@ -26,7 +26,8 @@ def prove(
     progress: bool,
 ) -> object:
     """Run the whole way in `config.out`/test-run, which is removed first; returns the TrainResult."""
-    from detector.train import Interrupted, run
+    from detector.fitting import Interrupted
+    from detector.train import run
 
     small = replace(
         config,

@@ -31,7 +31,7 @@ from remasc.atomic import write_text
 from remasc.protocol import write_protocol
 
 if TYPE_CHECKING:
-    from detector.train import _Training
+    from detector.fitting import Training
 
 BEGUN, FINISHED, PROTOCOL, LOCK = "training.json", "run.json", "protocol.tsv", ".lock"
 
@@ -150,7 +150,7 @@ def facts(
     config: TrainConfig,
     card: dict[str, Any],
     protocol_sha256: str,
-    training: _Training,
+    training: Training,
     dev: DevScores,
     team: Team,
     device: torch.device,

@@ -15,9 +15,10 @@ from detector import shipped
 from detector.calibration import Calibration, threshold_at
 from detector.checkpoint import load_checkpoint
 from detector.config import TrainConfig
+from detector.fitting import Training
 from detector.shipped import JUDGED, DevScores, from_training, judge_dev
 from detector.state import STATE
-from detector.train import _Training, train
+from detector.train import train
 from eval.metrics import eer
 from remasc import Corpus, Label, Recording
 from remasc.protocol import partitions
@@ -118,14 +119,14 @@ def test_scores_of_another_detector_are_not_taken_over(corpus, tmp_path, finishe
 
 def test_a_recording_that_is_gone_is_no_abstention(corpus, tmp_path):
     path = dev_of(corpus)[0].path
-    hidden, fit = path.with_suffix(".hidden"), _Training.fit
+    hidden, fit = path.with_suffix(".hidden"), Training.fit
 
     def fit_and_hide(self, stop_after=None):
         fit(self, stop_after)
         path.rename(hidden)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Training, "fit", fit_and_hide)
+        patch.setattr(Training, "fit", fit_and_hide)
         with pytest.raises(ValueError, match=r"1 of .* dev recordings are gone") as caught:
             train(config(corpus, tmp_path), progress=False)
     hidden.rename(path)

@@ -21,13 +21,14 @@ import torch.nn.functional as F
 
 from detector.checkpoint import load_checkpoint
 from detector.config import TrainConfig
+from detector.fitting import Interrupted
 from detector.loading import build_examples, collate, training_parts
 from detector.losses import class_weights, columns_of, weighted_cross_entropy
 from detector.schedule import epoch_batches, learning_rate, step_generator
 from detector.state import STATE
 from detector.systems import build_network, specify
 from detector.team import Team
-from detector.train import Interrupted, run, train
+from detector.train import run, train
 from eval.metrics import eer
 from remasc import ARRAYS, Corpus, Label, Recording
 from remasc.schema import Environment, PlaybackDevice, RecordingDevice, SourceRecorder, SpeechType
