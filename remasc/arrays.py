@@ -1,7 +1,7 @@
 """Microphone arrays: the four of ReMASC and any described by a small TOML or JSON file.
 
-Coordinates in metres: x to the array's right as it looks forward, y up, z towards the talker. Channel order = file order.
-Shapes: M microphones; positions (M, 3).
+Coordinates in metres: x to the array's right as it looks forward, y up, z towards the talker.
+Channel order = file order. Shapes: M microphones; positions (M, 3).
 """
 
 from __future__ import annotations
