@@ -165,7 +165,7 @@ def test_file_ids_tell_neither_class_nor_partition(speech, corpus_root):
 
 def test_a_speaker_has_one_home_in_every_corpus(speech):
     """What else lies in the folder, the corpus's name and the partitions asked for change no speaker's home."""
-    from remasc.simulate.scenes import split_speakers
+    from remasc.simulate.casts import split_speakers
     from remasc.simulate.speech import Clip
 
     crowd = [Clip(f"{n}.wav", f"set:person{n}", True) for n in range(60)]
@@ -192,7 +192,7 @@ def replace_group(clip, folder):
 def test_a_set_may_say_its_partitions_itself(speech, tmp_path):
     import shutil
 
-    from remasc.simulate.scenes import split_speakers
+    from remasc.simulate.casts import split_speakers
 
     shutil.copytree(speech, tmp_path / "speech")
     table = tmp_path / "speech" / "set" / "metadata.csv"

@@ -161,6 +161,14 @@ class Recipe:
         pairs = {k: max(1, round(n * scale)) if n else 0 for k, n in self.pairs.items()}
         return dataclasses.replace(self, pairs=pairs)
 
+    def home(self, partition: str) -> str:
+        """The word that rooms and device instances of a partition carry: closed corpora share them."""
+        return partition if self.protocol == "open" else "shared"
+
+    def source_of(self, partition: str) -> str:
+        """The partition whose counts of rooms and devices hold."""
+        return partition if self.protocol == "open" else "train"
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
