@@ -484,3 +484,25 @@ def test_effort_tilts_by_so_many_decibels_per_octave():
     tones = sum(np.sin(2 * np.pi * f * t) for f in (500, 1000, 2000, 4000))
     spectrum = np.abs(np.fft.rfft(tilted(tones, rate, 2.0)))[[500, 1000, 2000, 4000]] / 8000
     assert np.allclose(20 * np.log10(spectrum), [-2, 0, 2, 4], atol=0.1)
+
+
+@pytest.mark.parametrize("name", [n for n in shipped_recipes() if n.startswith("held-out-")])
+def test_what_is_held_out_is_heard_in_eval_alone(speech, name):
+    recipe = dataclasses.replace(load_recipe(name), pairs={"train": 30, "dev": 10, "eval": 20})
+    scenes, _ = draw_scenes(recipe, name, speech, scan_speech(speech), NO_NOISE)
+    (condition, codes), *_ = recipe.held_out.items()
+
+    def code(scene):
+        return {
+            "environment": scene["environment"],
+            "playback_device": (scene["device"] or {}).get("family"),
+            "source_recorder": (scene["recorder"] or {}).get("kind"),
+        }[condition]
+
+    seen = {part: {code(s) for s in scenes if s["partition"] == part} - {None} for part in recipe.pairs}
+    assert seen["eval"] == set(codes)
+    assert not seen["train"] & set(codes)
+    assert not seen["dev"] & set(codes)
+    assert len(seen["train"]) > 1
+    with pytest.raises(ValueError, match="held_out"):
+        dataclasses.replace(recipe, held_out={"environment": [1, 2, 3, 4]})

@@ -31,13 +31,15 @@ def add_replay(
     """
     if family is None:
         built_in = scene["environment"] == 4 and rng.random() < recipe.built_in_share
-        family = 5 if built_in else (turn - 1) % 4 + 1
+        families = recipe.allowed("playback_device", scene["partition"], (1, 2, 3, 4))
+        own = recipe.allowed("playback_device", scene["partition"], (5,))
+        family = 5 if not families or (built_in and own) else families[(turn - 1) % len(families)]
     if family == 5:
         scene["position"] = 0
     shared = recipe.home(scene["partition"])
     instance = int(rng.integers(max(recipe.devices[recipe.source_of(scene["partition"])], 1)))
     scene["label"] = "replay"
-    scene["recorder"] = _recorder(recipe, rng, kind)
+    scene["recorder"] = _recorder(recipe, scene["partition"], rng, kind)
     if not recipe.device_noise and "noise_db" in scene["recorder"]:
         scene["recorder"]["noise_db"] = 120.0
     scene["attack"] = _attack(recipe, rng)
@@ -73,10 +75,10 @@ def _attack(recipe: Recipe, rng: np.random.Generator) -> dict:
     }
 
 
-def _recorder(recipe: Recipe, rng: np.random.Generator, kind: int | None) -> dict:
+def _recorder(recipe: Recipe, partition: str, rng: np.random.Generator, kind: int | None) -> dict:
     """How the attacker got the utterance: 1 professional recorder, 2 phone, 3 no recorder (speech synthesis)."""
-    kinds = sorted(recipe.source_recorders)
-    shares = np.array([recipe.source_recorders[k] for k in kinds])
+    kinds = recipe.allowed("source_recorder", partition, sorted(map(int, recipe.source_recorders)))
+    shares = np.array([recipe.source_recorders[str(k)] for k in kinds])
     drawn = int(rng.choice(kinds, p=shares / shares.sum()))
     kind = drawn if kind is None else kind
     out: dict[str, Any] = {

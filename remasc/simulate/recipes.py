@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,10 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {
     "real_noise_share": (float, 0, 1),
     "unlabelled_share": (float, 0, 1),
 }
+
+
+# Conditions that may be held out, and ReMASC's codes of them.
+_CODES = {"environment": (1, 2, 3, 4), "playback_device": (1, 2, 3, 4, 5), "source_recorder": (1, 2, 3)}
 
 
 def _is_number(value: Any, kind: type, low: float, high: float) -> bool:
@@ -95,6 +100,7 @@ class Recipe:
     trail_seconds: list[float] = field(default_factory=lambda: [0.15, 0.60])
     command_seconds: list[float] = field(default_factory=lambda: [1.0, 4.0])
     device_noise: bool = True  # hiss, hum and recorder noise; off for the noise-floor probe
+    held_out: dict[str, list[int]] = field(default_factory=dict)  # condition -> codes heard in eval alone
     replay_farther: bool = False  # the replays stand farther away: a leak on purpose, for the probes to find
     null: bool = False  # no difference between the chains: the null control
 
@@ -119,6 +125,7 @@ class Recipe:
         for key in ("device_noise", "replay_farther", "null"):
             if not isinstance(getattr(self, key), bool):
                 self._refuse(key, getattr(self, key), "true or false")
+        self._expect_held_out()
         self._expect_whole()
 
     def _expect_table(self, key: str, keys: str, kind: type, low: float, high: float) -> None:
@@ -134,6 +141,17 @@ class Recipe:
         plain = isinstance(limits, list | tuple) and len(limits) == 2
         if not (plain and all(_is_number(n, float, low, high) for n in limits) and limits[0] <= limits[1]):
             self._refuse(key, limits, f"two numbers from {low:g} to {high:g}, the smaller one first")
+
+    def _expect_held_out(self) -> None:
+        expected = (
+            f"a table of {' or '.join(_CODES)} to some of its codes, not all, such as {{environment = [4]}}"
+        )
+        if not isinstance(self.held_out, dict) or not set(self.held_out) <= set(_CODES):
+            self._refuse("held_out", self.held_out, expected)
+        for condition, codes in self.held_out.items():
+            plain = isinstance(codes, list) and all(type(c) is int and c in _CODES[condition] for c in codes)
+            if not plain or not 0 < len(set(codes)) < len(_CODES[condition]):
+                self._refuse("held_out", self.held_out, expected)
 
     def _expect_whole(self) -> None:
         """Something to simulate, and all that it needs."""
@@ -160,6 +178,13 @@ class Recipe:
             raise ValueError(f"scale is {scale}; expected a positive number such as 0.1 or 2")
         pairs = {k: max(1, round(n * scale)) if n else 0 for k, n in self.pairs.items()}
         return dataclasses.replace(self, pairs=pairs)
+
+    def allowed(self, condition: str, partition: str, codes: Sequence[int]) -> list[int]:
+        """Those of `codes` that a partition may hold: what is held out is heard in eval, and nothing else there."""
+        held = self.held_out.get(condition)
+        if not held:
+            return list(codes)
+        return [code for code in codes if (code in held) == (partition == "eval")]
 
     def home(self, partition: str) -> str:
         """The word that rooms and device instances of a partition carry: closed corpora share them."""

@@ -133,17 +133,22 @@ def set_scene(
     }
 
 
-def _environments(recipe: Recipe, count: int) -> list[int]:
+def _environments(recipe: Recipe, partition: str, count: int) -> list[int]:
     """The environment of each of `count` pairs, by the recipe's shares, interleaved."""
-    keys = sorted(k for k, share in recipe.environments.items() if share > 0)
-    shares = np.array([recipe.environments[k] for k in keys])
+    keys = sorted(int(k) for k, share in recipe.environments.items() if share > 0)
+    keys = recipe.allowed("environment", partition, keys)
+    if not recipe.allowed(
+        "playback_device", partition, (1, 2, 3, 4)
+    ):  # its own loudspeakers play in a vehicle
+        keys = [4]
+    shares = np.array([recipe.environments[str(k)] for k in keys])
     ideal = shares / shares.sum()
     given = np.zeros(len(keys))
     out = []
     for i in range(count):
         pick = int(np.argmax(ideal * (i + 1) - given))
         given[pick] += 1
-        out.append(int(keys[pick]))
+        out.append(keys[pick])
     return out
 
 
@@ -177,7 +182,7 @@ def draw_scenes(
     casts, speakers = cast_of(recipe, speech, clips, noise_clips)
     jobs = []
     for partition in (p for p in PARTITIONS if recipe.pairs.get(p, 0)):
-        for number, environment in enumerate(_environments(recipe, recipe.pairs[partition])):
+        for number, environment in enumerate(_environments(recipe, partition, recipe.pairs[partition])):
             jobs.append((f"{partition}-{number:05d}", environment, casts[partition]))
     pairs = ((1, _pair(recipe, corpus_name, *job)) for job in jobs)
     drawn = tracked(pairs, "drawing pairs of scenes", len(jobs), 0, progress)
