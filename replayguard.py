@@ -69,6 +69,7 @@ def simulate(
     recipe: str = "small",
     speech: Path | None = None,
     noise: Path | None = None,
+    template: Path | None = None,
     arrays: tuple[str, ...] = ("D1", "D2", "D3", "D4"),
     scale: float = 1.0,
     seed: int = 0,
@@ -82,8 +83,9 @@ def simulate(
         recipe: Name of a shipped recipe or a recipe file.
         speech: Folder of clean speech; default: an embedded speech synthesiser.
         noise: Folder of background noise; default: synthesised noise.
+        template: For remasc-sim: folder with ReMASC's core/meta.csv and eval/meta.csv, to be followed row by row.
         arrays: Which arrays record.
-        scale: Multiplies the number of scenes.
+        scale: Multiplies the number of scenes; the share of the rows where a template is followed.
         seed: Another seed is another corpus.
         workers: Processes; default: one per core.
         resume: Go on where an interrupted run stopped.
@@ -91,8 +93,8 @@ def simulate(
     from remasc.simulate import generate
 
     root = generate(
-        recipe, out, speech=speech, noise=noise, arrays=arrays, scale=scale, seed=seed, workers=workers,
-        resume=resume,
+        recipe, out, speech=speech, noise=noise, template=template, arrays=arrays, scale=scale, seed=seed,
+        workers=workers, resume=resume,
     )  # fmt: skip
     print(root)
 

@@ -22,6 +22,7 @@ from eval.metrics import bootstrap_interval, eer
 from remasc import ARRAYS, Corpus, Recording
 from remasc.parallel import tracked, unordered
 from remasc.protocol import PARTITIONS, partitions
+from remasc.simulate.layout import FIRST_ID
 
 ENOUGH = 1000  # trials of each class from which an interval stands as it is
 NOTHING = (0.45, 0.55)  # EER of what must not tell the classes apart
@@ -87,12 +88,13 @@ def probe_corpus(
 
 
 def _scenes(root: Path) -> dict[str, dict]:
-    """The drawn scenes of a simulated corpus by the number in their file ids; empty for any other corpus."""
+    """The drawn scenes of a simulated corpus by their file ids without the recording device (by the whole id in
+    one that follows a template); empty for any other corpus."""
     path = root / "scenes.jsonl"
     if not path.is_file():
         return {}
     rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {str(1_000_000 + row["index"]): row for row in rows}
+    return {row.get("file_id") or str(FIRST_ID + row["index"]): row for row in rows}
 
 
 def _facts(
@@ -108,7 +110,7 @@ def _facts(
             out[name][i] = facts
     for name, part in parts.items():
         for facts, recording in zip(out[name], part, strict=True):
-            scene = scenes.get(recording.file_id[:-1])
+            scene = scenes.get(recording.file_id[:-1]) or scenes.get(recording.file_id)
             built_in = scene is not None and scene["device"] and scene["device"]["built_in"]
             if scenes:
                 facts["place"] = None if scene is None or built_in else place_of(scene)
@@ -131,7 +133,7 @@ def band_of(probe: str, recipe: dict) -> tuple[float, float]:
     return NOTHING
 
 
-def _verdict(array: str, probe: str, facts: dict, recipe: dict, simulated: bool) -> Verdict:
+def _verdict(array: str, probe: str, facts: dict, recipe: dict, gates: bool) -> Verdict:
     columns, labels = {}, {}
     for name in PARTITIONS:
         kept = [i for i, row in enumerate(facts[name]) if row[probe] is not None]
@@ -143,7 +145,7 @@ def _verdict(array: str, probe: str, facts: dict, recipe: dict, simulated: bool)
     level = 0.95 if enough else 1 - 0.05 / len(facts["eval"][0])
     low, high = bootstrap_interval(genuine, replay, eer, n=1000, level=level)
     owed, found = band_of(probe, recipe), float(eer(genuine, replay)[0])
-    return Verdict(array, probe, found, low, high, owed, len(genuine), len(replay), simulated)
+    return Verdict(array, probe, found, low, high, owed, len(genuine), len(replay), gates)
 
 
 def classify(columns: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> np.ndarray:
@@ -203,7 +205,7 @@ def conclusion(verdicts: Sequence[Verdict]) -> str:
     if fewest < ENOUGH:
         counts += f"; fewer than {ENOUGH:,}, so the intervals are widened for the number of probes"
     if not any(v.gates for v in verdicts):
-        return f"Reported only: recordings of the world owe no band ({counts})."
+        return f"Reported only: this corpus follows the world and owes no band ({counts})."
     if not failed:
         return f"No probe failed ({counts})."
     names = ", ".join(f"{v.probe} on {v.array}" for v in failed)

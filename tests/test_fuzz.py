@@ -51,7 +51,7 @@ from remasc.cache import PreparedCache
 from remasc.protocol import PARTITIONS, partitions, write_protocol
 from remasc.shards import sealed
 from remasc.simulate.recipes import SHIPPED, Recipe, load_recipe
-from remasc.simulate.scenes import draw_scenes
+from remasc.simulate.scenes import cast_of, draw_scenes
 from remasc.simulate.speech import scan_speech
 from tests.test_score import checkpoint, description, speech
 from tests.tiny_corpus import make_corpus
@@ -761,7 +761,7 @@ def test_recipes(law, tmp_path):
     def read(_: bytes) -> Recipe:
         recipe = load_recipe(path)
         few = dataclasses.replace(recipe, pairs={key: min(n, 1) for key, n in recipe.pairs.items()})
-        draw_scenes(few, "fuzz", talkers, clips, silence)
+        draw_scenes(few, "fuzz", cast_of(few, talkers, clips, silence)[0])
         return recipe
 
     law.hold("recipe", 100, prepare, read, check)

@@ -12,9 +12,7 @@ from eval.probes import NOTHING, Verdict, band_of, classify, conclusion, probe_c
 from remasc import Corpus
 from remasc.audio import read_audio, write_wav
 from remasc.simulate import generate, load_recipe
-from remasc.simulate.scenes import draw_scenes
-from remasc.simulate.speech import scan_speech
-from tests.test_simulate_corpus import NO_NOISE, TINY, speech  # noqa: F401 (a fixture)
+from tests.test_simulate_corpus import TINY, drawn, speech  # noqa: F401 (a fixture)
 
 
 def columns_and_labels(leak: float, seed: int = 0) -> tuple[dict, dict]:
@@ -55,7 +53,7 @@ def test_the_negative_example_is_caught_and_the_law_of_both_classes_is_not(speec
         pairs={"train": 300, "dev": 80, "eval": 250},
         built_in_share=0.0,
     )
-    scenes, _ = draw_scenes(recipe, "places", speech, scan_speech(speech), NO_NOISE)
+    scenes = drawn(recipe, "places", speech)
     chosen = {name: [s for s in scenes if s["partition"] == name] for name in recipe.pairs}
     columns = {name: np.array([place_of(s) for s in part]) for name, part in chosen.items()}
     labels = {name: np.array([int(s["label"] == "genuine") for s in part]) for name, part in chosen.items()}

@@ -18,7 +18,7 @@ from remasc.audio import write_wav
 from remasc.protocol import partitions
 from remasc.simulate import Recipe, generate, load_recipe, scene_rng, shipped_recipes
 from remasc.simulate.generate import VERSION
-from remasc.simulate.scenes import draw_scenes
+from remasc.simulate.scenes import cast_of, draw_scenes
 from remasc.simulate.speech import (
     active_stretch,
     build_command,
@@ -38,6 +38,11 @@ TINY = Recipe(
 
 
 NO_NOISE = {p: [] for p in ("train", "dev", "eval")}
+
+
+def drawn(recipe: Recipe, name: str, speech: Path) -> list[dict]:
+    """The scenes of a recipe without background clips."""
+    return draw_scenes(recipe, name, cast_of(recipe, speech, scan_speech(speech), NO_NOISE)[0])
 
 
 def syllables(rng: np.random.Generator, seconds: float, rate: int = 16000) -> np.ndarray:
@@ -135,8 +140,7 @@ def test_partitions_share_no_speaker_room_or_device(corpus_root):
 
 def test_closed_protocol_shares_rooms_and_devices_but_no_speaker(speech):
     recipe = dataclasses.replace(load_recipe("closed"), pairs={"train": 40, "dev": 20, "eval": 40})
-    clips = scan_speech(speech)
-    scenes, _ = draw_scenes(recipe, "closed", speech, clips, {p: [] for p in ("train", "dev", "eval")})
+    scenes = drawn(recipe, "closed", speech)
 
     def names(partition, key):
         return {key(s) for s in scenes if s["partition"] == partition and key(s)}
@@ -152,7 +156,7 @@ def test_closed_protocol_shares_rooms_and_devices_but_no_speaker(speech):
 
 def test_file_ids_tell_neither_class_nor_partition(speech, corpus_root):
     recipe = dataclasses.replace(TINY, pairs={"train": 200, "dev": 50, "eval": 150})
-    scenes, _ = draw_scenes(recipe, "ids", speech, scan_speech(speech), NO_NOISE)
+    scenes = drawn(recipe, "ids", speech)
     assert sorted(s["index"] for s in scenes) == list(range(800))
     replayed = np.array([s["label"] == "replay" for s in sorted(scenes, key=lambda s: s["index"])])
     assert abs(replayed[::2].mean() - 0.5) < 0.1
@@ -212,7 +216,7 @@ def test_a_set_may_say_its_partitions_itself(speech, tmp_path):
 
 def test_commands_are_as_long_as_the_recipe_says(speech):
     recipe = dataclasses.replace(TINY, pairs={"train": 60, "dev": 10, "eval": 20}, unlabelled_share=0.5)
-    scenes, _ = draw_scenes(recipe, "long", speech, scan_speech(speech), NO_NOISE)
+    scenes = drawn(recipe, "long", speech)
     for scene in scenes:
         assert 1.0 <= scene["seconds"] - scene["lead"] - scene["trail"] <= 4.0 + 1e-6
     crowd = np.mean([s["voice"] == "crowd" for s in scenes if s["partition"] == "train"])
@@ -221,7 +225,7 @@ def test_commands_are_as_long_as_the_recipe_says(speech):
 
 def test_outdoor_distances_are_from_mouth_to_stand(speech):
     recipe = dataclasses.replace(TINY, pairs={"eval": 40}, environments={"1": 1.0})
-    scenes, _ = draw_scenes(recipe, "far", speech, scan_speech(speech), NO_NOISE)
+    scenes = drawn(recipe, "far", speech)
     for scene in scenes:
         assert scene["distance"] == pytest.approx({1: 0.5, 2: 1.5}[scene["position"]], abs=0.2)
 
@@ -246,8 +250,7 @@ def test_both_classes_follow_one_law(speech, law):
     from scipy import stats
 
     recipe = dataclasses.replace(load_recipe("small"), pairs={"train": 300, "dev": 0, "eval": 100})
-    clips = scan_speech(speech)
-    scenes, _ = draw_scenes(recipe, "laws", speech, clips, {p: [] for p in ("train", "dev", "eval")})
+    scenes = drawn(recipe, "laws", speech)
     value = {
         "snr_db": lambda s: s["noise"]["snr_db"],
         "self": lambda s: s["noise"]["self_dbfs"],
@@ -348,7 +351,7 @@ def fingerprint(speech) -> list[list[float]]:
     from remasc.simulate.speech import Folders
 
     recipe = dataclasses.replace(TINY, pairs={"eval": 4})
-    scenes, _ = draw_scenes(recipe, "golden", speech, scan_speech(speech), NO_NOISE)
+    scenes = drawn(recipe, "golden", speech)
     rows = []
     for scene in sorted(scenes, key=lambda s: s["scene_id"])[2:6]:
         for waveform, _, _ in render_scene(scene, "golden", ("D2", "D4"), Folders(speech)).values():
@@ -371,9 +374,7 @@ def test_other_bytes_need_another_version(speech):
 
 def test_null_recipe_has_one_chain(speech):
     recipe = dataclasses.replace(TINY, null=True)
-    scenes, _ = draw_scenes(
-        recipe, "n", speech, scan_speech(speech), {p: [] for p in ("train", "dev", "eval")}
-    )
+    scenes = drawn(recipe, "n", speech)
     assert {s["chain"] for s in scenes} == {"mouth"}
     assert {s["label"] for s in scenes} == {"genuine", "replay"}
 
@@ -382,7 +383,8 @@ def test_unlabelled_sets_stay_whole(speech):
     clips = scan_speech(speech)
     assert {c.group for c in clips if not c.labelled} == {"crowd"}
     assert len({c.group for c in clips if c.labelled}) == 8
-    scenes, speakers = draw_scenes(TINY, "w", speech, clips, {p: [] for p in ("train", "dev", "eval")})
+    casts, speakers = cast_of(TINY, speech, clips, NO_NOISE)
+    scenes = draw_scenes(TINY, "w", casts)
     assert {s["partition"] for s in scenes if s["voice"] == "crowd"} <= {speakers["crowd"]["partition"]}
 
 
@@ -489,7 +491,7 @@ def test_effort_tilts_by_so_many_decibels_per_octave():
 @pytest.mark.parametrize("name", [n for n in shipped_recipes() if n.startswith("held-out-")])
 def test_what_is_held_out_is_heard_in_eval_alone(speech, name):
     recipe = dataclasses.replace(load_recipe(name), pairs={"train": 30, "dev": 10, "eval": 20})
-    scenes, _ = draw_scenes(recipe, name, speech, scan_speech(speech), NO_NOISE)
+    scenes = drawn(recipe, name, speech)
     (condition, codes), *_ = recipe.held_out.items()
 
     def code(scene):

@@ -13,11 +13,12 @@ from remasc.arrays import ARRAYS
 from remasc.audio import write_wav
 from remasc.parallel import default_workers, tracked, unordered
 from remasc.protocol import PARTITIONS
-from remasc.simulate.layout import is_done, sound_path, write_plan, write_tables
+from remasc.simulate.layout import arrays_of, is_done, sound_path, write_plan, write_tables
 from remasc.simulate.recipes import Recipe, load_recipe
-from remasc.simulate.scenes import draw_scenes
+from remasc.simulate.scenes import cast_of, draw_scenes
 from remasc.simulate.speech import Clip, Folders, audio_files, describe_sources, scan_speech
 from remasc.simulate.split import split
+from remasc.simulate.template import draw_rows, template_rows
 from remasc.simulate.voices import make_voices
 
 VERSION = 3  # of the simulator: raised whenever the same recipe would give other bytes
@@ -34,6 +35,7 @@ def generate(
     *,
     speech: Path | None = None,
     noise: Path | None = None,
+    template: Path | None = None,
     arrays: Sequence[str] = ("D1", "D2", "D3", "D4"),
     workers: int | None = None,
     scale: float = 1.0,
@@ -44,11 +46,14 @@ def generate(
     """Simulate the corpus of a recipe (a shipped name, a TOML file or a `Recipe`) into `out`; returns its root.
 
     speech: a folder of clean speech, with a metadata.csv (file, speaker) where speakers are known; without it
-    the embedded synthesiser speaks. noise: a folder of background clips. arrays: which of D1..D4 to render.
+    the embedded synthesiser speaks. noise: a folder of background clips. template: for recipes that follow a real
+    meta.csv, the folder that holds core/ and eval/. arrays: which of D1..D4 to render.
     workers: processes (all cores by default). scale: more or fewer pairs than the recipe says. resume: keep
     sound files that an interrupted run of the same corpus left; a folder holding another corpus is refused.
     """
-    plan = load_recipe(recipe).scaled(scale)
+    plan = load_recipe(recipe)
+    _check_template(plan, template, scale)
+    plan = plan if plan.template else plan.scaled(scale)
     out, names = Path(out), _array_names(arrays)
     corpus_name = f"{plan.name}-v{plan.version}-s{seed}"
     _check_target(out, speech=speech, noise=noise)
@@ -59,7 +64,12 @@ def generate(
     )
     clips = scan_speech(folders.speech)
     noise_clips, apart = _noise_by_partition(folders.noise)
-    scenes, speakers = draw_scenes(plan, corpus_name, folders.speech, clips, noise_clips, progress)
+    casts, speakers = cast_of(plan, folders.speech, clips, noise_clips)
+    if template is None:
+        scenes = draw_scenes(plan, corpus_name, casts, progress)
+    else:
+        rows = [row for row in template_rows(template, scale) if row.array in names]
+        scenes = draw_rows(plan, corpus_name, casts, rows, progress)
     card = _card(plan, corpus_name, seed, names, clips, speakers, folders) | {"noise_disjoint": apart}
     write_plan(out, scenes, {"name": corpus_name, "version": VERSION}, names, resume)
     _render_all(scenes, corpus_name, names, folders, out, workers, progress)
@@ -76,6 +86,20 @@ def _array_names(arrays: Sequence[str]) -> tuple[str, ...]:
     if not wanted:
         raise ValueError("no array is named; expected one or more of " + ", ".join(ARRAYS))
     return tuple(name for name in ARRAYS if name in wanted)
+
+
+def _check_template(plan: Recipe, template: Path | None, scale: float) -> None:
+    if plan.template and template is None:
+        raise ValueError(
+            f"the recipe {plan.name} follows a real meta.csv; give --template ROOT, a folder with core/meta.csv "
+            "and eval/meta.csv (the sound is not needed)"
+        )
+    if template is not None and not plan.template:
+        raise ValueError(
+            f"the recipe {plan.name} follows no template; leave --template out, or choose remasc-sim"
+        )
+    if plan.template and not 0 < scale <= 1:
+        raise ValueError(f"scale is {scale}; expected a share of the template's rows, above 0 and up to 1")
 
 
 def _check_target(out: Path, **sources: Path | None) -> None:
@@ -140,7 +164,7 @@ def render_batch(
 
     with threadpool_limits(1):
         for scene in scenes:
-            sounds = render_scene(scene, corpus_name, arrays, folders)
+            sounds = render_scene(scene, corpus_name, arrays_of(scene, arrays), folders)
             for array, (waveform, rate, subtype) in sounds.items():
                 write_wav(sound_path(out, scene, array), waveform, rate, subtype)
     return len(scenes)

@@ -26,8 +26,14 @@ def subset_of(scene: dict) -> str:
 
 
 def file_id(scene: dict, array: str) -> str:
-    """Eight digits: the scene's number, which says nothing of the scene, and the recording device."""
-    return f"{FIRST_ID + scene['index']}{array[1]}"
+    """Eight digits: the scene's number, which says nothing of the scene, and the recording device. A scene after a
+    template has the id of its row."""
+    return scene.get("file_id") or f"{FIRST_ID + scene['index']}{array[1]}"
+
+
+def arrays_of(scene: dict, arrays: Sequence[str]) -> tuple[str, ...]:
+    """Which of the corpus's arrays recorded the scene: all, or the one that its template names."""
+    return tuple(a for a in arrays if a in scene.get("arrays", arrays))
 
 
 def sound_path(out: Path, scene: dict, array: str) -> Path:
@@ -47,11 +53,11 @@ def meta_rows(scene: dict, arrays: Sequence[str]) -> list[str]:
         scene["speaker"],
         scene["environment"],
         scene["position"],
-        scene["recorder"]["kind"] if replay else -1,
+        scene["recorder"]["kind"] if replay else scene.get("genuine_recorder", -1),
         scene["device"]["family"] if replay else -1,
     ]
     rows = []
-    for array in arrays:
+    for array in arrays_of(scene, arrays):
         seconds = sample_count(scene, array) / ARRAYS[array].sample_rate
         cells = [f"{c:>10}" for c in (file_id(scene, array), *codes, int(array[1]))]
         rows.append(",".join([*cells, f"{seconds:.6e}"]) + "\n")
@@ -60,7 +66,7 @@ def meta_rows(scene: dict, arrays: Sequence[str]) -> list[str]:
 
 def is_done(scene: dict, arrays: tuple[str, ...], out: Path) -> bool:
     """Whether every file of the scene is there and as long as it must be (files appear whole or not at all)."""
-    for array in arrays:
+    for array in arrays_of(scene, arrays):
         path = sound_path(out, scene, array)
         sound = sample_count(scene, array) * ARRAYS[array].num_mics * _BYTES[SUBTYPES[array]]
         if not path.is_file() or not sound < path.stat().st_size < sound + 256:
@@ -105,7 +111,7 @@ def write_plan(out: Path, scenes: list[dict], stamp: dict, arrays: tuple[str, ..
     lines = [
         f"{subset_of(scene)}/{file_id(scene, array)}\t{scene['partition']}\n"
         for scene in by_number(scenes)
-        for array in arrays
+        for array in arrays_of(scene, arrays)
     ]
     write_text(out / "scenes.jsonl", text)
     write_text(out / "partitions.tsv", "trial\tpartition\n" + "".join(lines))

@@ -100,13 +100,19 @@ def tilted_walls(dims: tuple, middle: float, shares: np.ndarray) -> tuple[np.nda
     return walls_for(dims, rt60, shares), rt60
 
 
-def draw_place(room: dict, environment: int, random: bool, rng: np.random.Generator) -> dict:
-    """Where stand and source are for one pair: stand (3,), floor point of the source (2,), height, facing, code."""
+def draw_place(
+    room: dict, environment: int, random: bool, rng: np.random.Generator, position: int = -1
+) -> dict:
+    """Where stand and source are for one pair: stand (3,), floor point of the source (2,), height, facing, code.
+
+    `position` is ReMASC's code (data/README.md) where the place is known; what it does not tell is drawn.
+    """
     dims = np.array(room["dims"])
     height = rng.uniform(0.8, 1.6)
     code, moving = -1, False
     if environment == 1:
         code = int(rng.integers(1, 3))
+        code = position if position in (1, 2) else code
         distance = (0.5, 1.5)[code - 1] * rng.uniform(0.9, 1.1)
         # a stand near the mouth's height, so that 0.5 m is 0.5 m from mouth to microphones
         drop = rng.uniform(-0.25, 0.25)
@@ -122,6 +128,8 @@ def draw_place(room: dict, environment: int, random: bool, rng: np.random.Genera
                 break
     elif environment == 2:
         placement, place = int(rng.integers(1, 4)), int(rng.integers(1, 7))
+        if position // 10 in PLACEMENTS and position % 10 in PLACES:
+            placement, place = divmod(position, 10)
         code = 10 * placement + place
         corner = (dims[:2] - np.array([3.0, 5.4])) * np.array([0.15, 0.15])
         stand = np.array([*(corner + PLACEMENTS[placement]), rng.uniform(0.7, 1.2)])
@@ -132,6 +140,10 @@ def draw_place(room: dict, environment: int, random: bool, rng: np.random.Genera
         source = stand[:2] + 2.5 * rng.uniform(0.92, 1.08) * np.array([np.sin(aside), np.cos(aside)])
     else:
         seat, moving = int(rng.integers(1, 7)), bool(rng.random() < 0.5)
+        if position // 10 in (1, 2):
+            moving = position // 10 == 2
+        if position >= 0 and position % 10 in SEATS:
+            seat = position % 10
         code = seat
         stand = np.array([dims[0] / 2 + rng.uniform(-0.05, 0.05), 0.55, rng.uniform(0.5, 0.65)])
         source = np.array(SEATS[seat]) + rng.uniform(-0.08, 0.08, 2)

@@ -102,6 +102,9 @@ class Recipe:
     device_noise: bool = True  # hiss, hum and recorder noise; off for the noise-floor probe
     held_out: dict[str, list[int]] = field(default_factory=dict)  # condition -> codes heard in eval alone
     replay_farther: bool = False  # the replays stand farther away: a leak on purpose, for the probes to find
+    template: str = (
+        ""  # "exact" or "matched": row by row after a real meta.csv; `pairs` then names partitions
+    )
     null: bool = False  # no difference between the chains: the null control
 
     def __post_init__(self) -> None:
@@ -125,6 +128,8 @@ class Recipe:
         for key in ("device_noise", "replay_farther", "null"):
             if not isinstance(getattr(self, key), bool):
                 self._refuse(key, getattr(self, key), "true or false")
+        if self.template not in ("", "exact", "matched"):
+            self._refuse("template", self.template, "exact or matched")
         self._expect_held_out()
         self._expect_whole()
 

@@ -171,15 +171,9 @@ def cast_of(
 
 
 def draw_scenes(
-    recipe: Recipe,
-    corpus_name: str,
-    speech: Path,
-    clips: list[Clip],
-    noise_clips: dict[str, list[str]],
-    progress: bool = False,
-) -> tuple[list[dict], dict[str, dict]]:
-    """Every scene of the corpus, and the speakers: {label: {"id", "partition"}}."""
-    casts, speakers = cast_of(recipe, speech, clips, noise_clips)
+    recipe: Recipe, corpus_name: str, casts: dict[str, Cast], progress: bool = False
+) -> list[dict]:
+    """Every scene of the corpus, pair by pair."""
     jobs = []
     for partition in (p for p in PARTITIONS if recipe.pairs.get(p, 0)):
         for number, environment in enumerate(_environments(recipe, partition, recipe.pairs[partition])):
@@ -190,7 +184,7 @@ def draw_scenes(
     # numbers, and with them file ids, that say nothing of class or partition
     for scene, index in zip(scenes, scene_rng(corpus_name, "ids").permutation(len(scenes)), strict=True):
         scene["index"] = int(index)
-    return [rounded(scene) for scene in scenes], speakers
+    return [rounded(scene) for scene in scenes]
 
 
 def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: Cast) -> list[dict]:
