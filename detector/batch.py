@@ -161,7 +161,7 @@ def _record(detector: str, corpus: Corpus, split: str, key: dict) -> dict:
         p_fa = loaded.run["threshold"]["p_fa"]
         origin = f"the detector's own, set for p_fa {p_fa:.1%} on the dev partition of its training corpus"
         record["threshold"] = {"score": loaded.threshold, "p_fa": p_fa, "origin": origin}
-    for name in ("dev_eer", "commit", "seed", "corpus"):
+    for name in ("dev_eer", "dev_eer_shipped", "commit", "seed", "corpus"):
         if name in loaded.run:
             record["run"][f"training {name}"] = loaded.run[name]
     return record

@@ -3,13 +3,21 @@ import pytest
 import torch
 
 from detector.frontends.planes import CovariancePlanes
-from detector.frontends.spatial import FLOOR, audible, band_covariance, covariance_planes, principal
-from detector.frontends.spectral import mel_bands, num_frames, stft
+from detector.frontends.spatial import (
+    BLOCK,
+    FLOOR,
+    audible,
+    band_covariance,
+    covariance_planes,
+    long_covariance,
+    principal,
+)
+from detector.frontends.spectral import mel_bands, stft
 
 
 @pytest.mark.parametrize("samples", [1, 319, 320, 4801])
 def test_frames_are_counted(samples):
-    assert stft(torch.zeros(2, samples), 512, 320).shape == (2, 257, num_frames(samples, 320))
+    assert stft(torch.zeros(2, samples), 512, 320).shape == (2, 257, samples // 320 + 1)
 
 
 def test_stft_gives_a_tone_its_bin():
@@ -92,3 +100,13 @@ def test_padding_says_nothing():
 def test_audible_is_one_half_at_the_floor():
     relative = torch.tensor([1.0, FLOOR, 0.0])
     assert torch.allclose(audible(torch.log(relative + FLOOR)), torch.tensor([1.0, 0.5, 0.0]), atol=1e-6)
+
+
+def test_blocks_change_nothing():
+    g = torch.Generator().manual_seed(6)
+    for frames in (BLOCK - 1, BLOCK + 5, 3 * BLOCK, 3 * BLOCK + 1):
+        spectrum = torch.randn(1, 3, 257, frames, generator=g, dtype=torch.complex64)
+        bands = mel_bands(8, 512, 16000, 60.0, 7200.0)
+        whole, parts = band_covariance(spectrum, bands, 5), long_covariance(spectrum, bands, 5)
+        assert whole.shape == parts.shape
+        assert torch.allclose(whole, parts, atol=1e-6)

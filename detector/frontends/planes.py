@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from detector.frontends.spatial import PLANES, audible, band_covariance, covariance_planes
+from detector.frontends.spatial import PLANES, audible, covariance_planes, long_covariance
 from detector.frontends.spectral import mel_bands, stft
 
 # Rough means and deviations of the planes over speech, so that training starts from inputs of order one.
@@ -53,7 +53,7 @@ class CovariancePlanes(nn.Module):
             x = nn.functional.pad(x, (0, missing))
         # A gain cannot change anything, but float32 must not underflow in a quiet recording.
         x = x.float() / x.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-9)
-        covariance = band_covariance(stft(x, self.n_fft, self.hop), self.filters, self.smooth)
+        covariance = long_covariance(stft(x, self.n_fft, self.hop), self.filters, self.smooth)
         planes = covariance_planes(covariance)
         heard = audible(planes[:, :1])
         planes = (planes - self.shift) / self.scale

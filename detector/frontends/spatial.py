@@ -15,6 +15,7 @@ import torch
 
 PLANES = ("level", "principal", "second", "match", "spread")
 EPS = 1e-10
+BLOCK = 256  # frames worked on at once: 16 microphones have 256 complex numbers in each cell
 FLOOR = 1e-7  # of the loud frames' power, -70 dB: no microphone is so quiet, so what lies below is not sound
 
 
@@ -38,6 +39,19 @@ def band_covariance(spectrum: torch.Tensor, bands: torch.Tensor, smooth: int) ->
     covariance[..., cols, rows] = upper.conj()
     covariance[..., rows, cols] = upper
     return covariance
+
+
+def long_covariance(spectrum: torch.Tensor, bands: torch.Tensor, smooth: int) -> torch.Tensor:
+    """`band_covariance` block by block, so that memory does not grow with what lies between; the same numbers."""
+    frames, halo = spectrum.shape[-1], smooth // 2
+    if frames <= BLOCK + 2 * halo:
+        return band_covariance(spectrum, bands, smooth)
+    parts = []
+    for start in range(0, frames, BLOCK):
+        first, last = max(0, start - halo), min(frames, start + BLOCK + halo)
+        part = band_covariance(spectrum[..., first:last], bands, smooth)
+        parts.append(part[:, :, start - first : start - first + min(BLOCK, frames - start)])
+    return torch.cat(parts, dim=2)
 
 
 def principal(covariance: torch.Tensor, squarings: int = 5) -> torch.Tensor:
@@ -80,7 +94,8 @@ def covariance_planes(covariance: torch.Tensor) -> torch.Tensor:
         return torch.stack([level, nothing, nothing, nothing, nothing], dim=1)
     floor = EPS * trace.amax(dim=(1, 2), keepdim=True) + 1e-20
     normed = covariance / (trace + floor)[..., None, None]
-    first = quadratic(principal(normed), normed).clamp(min=1 / mics, max=1)
+    first = torch.cat([quadratic(principal(part), part) for part in normed.split(BLOCK, dim=2)], dim=2)
+    first = first.clamp(min=1 / mics, max=1)
     rest = (torch.linalg.matrix_norm(normed).square() - first.square()).clamp(min=1e-8).sqrt()
     # every audible frame weighs the same: pauses speak as loud as speech, padding says nothing
     whole = (normed * audible(level)[..., None, None]).mean(dim=2, keepdim=True)

@@ -8,11 +8,6 @@ from __future__ import annotations
 import torch
 
 
-def num_frames(samples: int, hop: int) -> int:
-    """Frames of a centred transform: one per hop begun, at least one."""
-    return samples // hop + 1
-
-
 def stft(x: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
     """Centred Hann short-time Fourier transform, (..., T) -> (..., F, N) complex64, F = n_fft // 2 + 1.
 

@@ -27,6 +27,7 @@ PUBLISHED = {
 KEPT = ("system", "seed", "epoch", "epochs", "dev_eer", "dev_trials", "train_trials", "parameters", "corpus")
 RECORD = (
     *KEPT,
+    "dev_eer_shipped",
     "simulated",
     "commit",
     "protocol_sha256",
