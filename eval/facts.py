@@ -14,7 +14,7 @@ import numpy as np
 from remasc import Recording, read_audio
 from remasc.audio import audio_info
 
-SPEECH_ENDS_HZ = 7600.0  # of 16 kHz sources: what lies above is the microphones' own noise
+SPEECH_ENDS_HZ = 7600.0  # here the simulator cuts what 16 kHz sources hold; what lies above is the microphones' own noise
 
 
 def band_db(spectrum: np.ndarray, hertz: np.ndarray, edges: Iterable[float]) -> list[float]:
@@ -41,7 +41,7 @@ def facts_of(recording: Recording, row: int) -> dict[str, list[float]]:
         "silence": _silence(waveform),
         "format": [*_format(recording, info, waveform), float(row % 2), float(row % 4)],
         "above 7.5 kHz": band_db(
-            power, hertz, [7600, 8000] if rate <= 16000 else [7600, 8000, 10000, 14000, 20000]
+            power, hertz, [SPEECH_ENDS_HZ, 8000, *([10000, 14000, 20000] if rate > 16000 else [])]
         ),
         "first 50 ms": [
             *band_db(start, start_hertz, [60, 200, 500, 1000, 2000, 4000, 7400]),
