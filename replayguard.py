@@ -96,6 +96,9 @@ def simulate(
         recipe, out, speech=speech, noise=noise, template=template, arrays=arrays, scale=scale, seed=seed,
         workers=workers, resume=resume,
     )  # fmt: skip
+    from eval.card import write_card
+
+    print(write_card(root))
     print(root)
 
 
@@ -137,15 +140,19 @@ def corpus_probe(
 ) -> int:
     """Try to solve a corpus by what is not the attack (level, length, file facts, place, ...); exit 1 on a leak.
 
+    What was found joins the card of a simulated corpus.
+
     Args:
         root: Folder of a corpus with train, dev and eval.
         array: Probe this array alone; may be repeated. Default: every array that is there.
         as_json: Print the findings as JSON.
         workers: Processes; default: one per core.
     """
+    from eval.card import keep_verdicts
     from eval.probes import conclusion, probe_corpus, table
 
     verdicts = probe_corpus(root, arrays=array or None, workers=workers, progress=not as_json)
+    keep_verdicts(root, verdicts)
     if as_json:
         print(json.dumps([verdict.as_dict() for verdict in verdicts], indent=1))
     else:

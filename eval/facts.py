@@ -14,7 +14,9 @@ import numpy as np
 from remasc import Recording, read_audio
 from remasc.audio import audio_info
 
-SPEECH_ENDS_HZ = 7600.0  # here the simulator cuts what 16 kHz sources hold; what lies above is the microphones' own noise
+SPEECH_ENDS_HZ = (
+    7600.0  # here the simulator cuts what 16 kHz sources hold; what lies above is the microphones' own noise
+)
 
 
 def band_db(spectrum: np.ndarray, hertz: np.ndarray, edges: Iterable[float]) -> list[float]:

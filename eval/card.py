@@ -1,0 +1,228 @@
+"""A simulated corpus's card: what is in it, by class, and pictures of it, in one folder that can be read anywhere.
+
+ROOT/card/card.md with scene-plan.png, spectrograms.png and devices.png beside it. Everything is read from what the
+corpus says of itself (corpus.json, scenes.jsonl) and from a few of its files; the leak probes' verdict joins it
+when they have been run (ROOT/probes.json, written by `replayguard corpus probe`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval import card_figures
+from eval.probes import Verdict, conclusion, table
+from remasc import Corpus, Recording, read_audio
+from remasc.atomic import whole_file, write_text
+from remasc.identity import scene_rng
+from remasc.protocol import partitions
+from remasc.schema import name_of
+from remasc.simulate.layout import FIRST_ID
+from remasc.simulate.rooms import PRE, Emitter, responses, room_of
+from remasc.simulate.scenes import CONTENT_RATE
+from remasc.simulate.talkers import mouth
+
+SAMPLE = 40  # scenes of each class whose responses and files are looked at
+FOLDER = "card"
+PROBES = "probes.json"
+
+
+def write_card(root: str | Path) -> Path:
+    """Write the card of a simulated corpus; returns the path of card.md. ValueError for any other corpus."""
+    root = Path(root)
+    corpus, scenes = Corpus.from_meta(root), read_scenes(root)
+    if not scenes:
+        raise ValueError(f"{root}: has no scenes.jsonl; expected a corpus that `replayguard simulate` wrote")
+    folder = root / FOLDER
+    folder.mkdir(exist_ok=True)
+    files = recordings_of(corpus, scenes)
+    figures = {
+        "scene-plan.png": card_figures.plans(scenes),
+        "spectrograms.png": card_figures.spectrograms(files, _sibling_pairs(scenes)),
+        "devices.png": card_figures.devices(corpus.name, scenes),
+    }
+    for name, image in figures.items():
+        with whole_file(folder / name) as temporary:
+            temporary.write_bytes(image)
+    write_text(folder / "card.md", "\n".join(_sections(corpus, scenes, files, _verdicts(root))) + "\n")
+    return folder / "card.md"
+
+
+def read_scenes(root: Path) -> list[dict]:
+    """The drawn scenes of a simulated corpus; empty for any other corpus."""
+    path = root / "scenes.jsonl"
+    return (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    )
+
+
+def keep_verdicts(root: Path, verdicts: Sequence[Verdict]) -> None:
+    """Keep what the probes found beside a simulated corpus, and in its card; any other corpus is left alone."""
+    if (root / "scenes.jsonl").is_file():
+        write_text(root / PROBES, json.dumps([verdict.as_dict() for verdict in verdicts], indent=1) + "\n")
+        write_card(root)
+
+
+def _verdicts(root: Path) -> list[Verdict]:
+    path = root / PROBES
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return [
+        Verdict(**{k: v for k, v in row.items() if k != "failed"} | {"band": tuple(row["band"])})
+        for row in rows
+    ]
+
+
+def recordings_of(corpus: Corpus, scenes: Sequence[dict]) -> dict[str, list[Recording]]:
+    """scene_id -> its recordings, one an array."""
+    owner = {scene.get("file_id") or str(FIRST_ID + scene["index"]): scene["scene_id"] for scene in scenes}
+    out: dict[str, list[Recording]] = {}
+    for recording in corpus:
+        scene_id = owner.get(recording.file_id[:-1]) or owner.get(recording.file_id)
+        if scene_id is not None:
+            out.setdefault(scene_id, []).append(recording)
+    return out
+
+
+def _sibling_pairs(scenes: Sequence[dict]) -> list[tuple[dict, dict]]:
+    """A genuine scene and a replay of the same utterance, or of the same environment where there are no pairs;
+    one for each environment."""
+    genuine = [s for s in scenes if s["label"] == "genuine"]
+    found: dict[int, tuple[dict, dict]] = {}
+    by_pair = {s["pair"]: s for s in scenes if s["label"] == "replay"}
+    by_place = {s["environment"]: s for s in scenes if s["label"] == "replay"}
+    for scene in genuine:
+        sibling = by_pair.get(scene["pair"]) or by_place.get(scene["environment"])
+        if sibling is not None:
+            found.setdefault(scene["environment"], (scene, sibling))
+    return [found[environment] for environment in sorted(found)]
+
+
+def _sections(
+    corpus: Corpus, scenes: list[dict], files: dict[str, list[Recording]], verdicts: Sequence[Verdict]
+) -> list[str]:
+    card, recipe = corpus.card, corpus.card["recipe"]
+    return [
+        f"# {corpus.name} (simulated)",
+        "",
+        f"Simulator version {card.get('version')}, seed {card.get('seed')}, recipe `{recipe['name']}` version "
+        f"{recipe['version']} (SHA-256 {card.get('recipe_sha256', '')[:12]}), {recipe['protocol']} protocol. "
+        "Nothing here was recorded in a room: speech and background are real where the sources below are, "
+        "everything between them and the file is a model.",
+        "",
+        "## Counts",
+        "",
+        *_counts(corpus),
+        "",
+        "## Laws, as drawn and as measured",
+        "",
+        "Median and 5 to 95 % range of each class; a law that both classes share shows the same numbers.",
+        "",
+        *_laws(scenes, files),
+        "",
+        "## Does it leak?",
+        "",
+        *_leaks(verdicts),
+        "",
+        "## Sources",
+        "",
+        *(f"- speech: {row['source']} ({row['licence']})" for row in card.get("speech", [])),
+        *(f"- background: {row['source']} ({row['licence']})" for row in card.get("noise", [])),
+        *(f"- {what}: {is_really}" for what, is_really in card.get("stand_ins", {}).items()),
+        "",
+        "## Pictures",
+        "",
+        "![Scene plans: stand, talker or device, background](scene-plan.png)",
+        "",
+        "![Spectrograms, genuine beside replay](spectrograms.png)",
+        "",
+        "![Responses and directivity of the playback devices](devices.png)",
+    ]
+
+
+def _counts(corpus: Corpus) -> list[str]:
+    parts = partitions(corpus)
+    lines = [
+        "| partition | array | genuine | replay | environments (genuine / replay) |",
+        "|---|---|---:|---:|---|",
+    ]
+    for name, part in parts.items():
+        for array in sorted({str(r.array) for r in part}):
+            rows = [r for r in part if r.array == array]
+            classes = Counter(name_of(r.label) for r in rows)
+            places = Counter((name_of(r.environment), name_of(r.label)) for r in rows)
+            words = ", ".join(
+                f"{place} {places[place, 'genuine']}/{places[place, 'replay']}"
+                for place in sorted({place for place, _ in places})
+            )
+            lines.append(f"| {name} | {array} | {classes['genuine']:,} | {classes['replay']:,} | {words} |")
+    return lines
+
+
+def _laws(scenes: list[dict], files: dict[str, list[Recording]]) -> list[str]:
+    laws: dict[str, tuple[str, Callable[[dict], Any]]] = {
+        "level": ("dBFS", lambda s: s["level_dbfs"]),
+        "speech-active SNR": ("dB", lambda s: s["noise"]["snr_db"]),
+        "seconds": ("s", lambda s: s["seconds"]),
+        "silence before": ("s", lambda s: s["lead"]),
+        "silence after": ("s", lambda s: s["trail"]),
+        "distance": ("m", lambda s: s["distance"]),
+        "height of the source": ("m", lambda s: s["source"][2]),
+        "RT60 at 1 kHz": ("s", lambda s: None if s["room"]["kind"] == "outdoor" else s["room"]["rt60"][3]),
+    }
+    classes = {label: [s for s in scenes if s["label"] == label] for label in ("genuine", "replay")}
+    lines = ["| law | unit | genuine | replay |", "|---|---|---|---|"]
+    for name, (unit, value) in laws.items():
+        cells = [_range([v for s in part if (v := value(s)) is not None]) for part in classes.values()]
+        lines.append(f"| {name} | {unit} | {' | '.join(cells)} |")
+    some = {label: _some(part) for label, part in classes.items()}
+    cells = [_range([direct_to_reverberant(scene) for scene in part]) for part in some.values()]
+    lines.append(
+        f"| direct to reverberant, a mouth at the source ({SAMPLE} scenes) | dB | {' | '.join(cells)} |"
+    )
+    cells = [
+        _range([bandwidth(files[s["scene_id"]][0]) for s in part if s["scene_id"] in files])
+        for part in some.values()
+    ]
+    lines.append(f"| bandwidth, 99 % of the power ({SAMPLE} files) | Hz | {' | '.join(cells)} |")
+    return lines
+
+
+def _some(scenes: list[dict]) -> list[dict]:
+    chosen = scene_rng("card", "some").permutation(len(scenes))[:SAMPLE]
+    return [scenes[i] for i in sorted(chosen)]
+
+
+def _range(values: Sequence[float]) -> str:
+    if not len(values):
+        return "-"
+    low, middle, high = np.percentile(values, [5, 50, 95])
+    return f"{middle:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def direct_to_reverberant(scene: dict) -> float:
+    """Energy of the direct sound (2.5 ms around it) over all that follows, in dB, at the stand, of a mouth."""
+    room, stand = room_of(scene["room"]), np.array([scene["stand"]])
+    emitter = Emitter(np.array(scene["source"]), np.array(scene["facing"]), mouth)
+    response = responses(room, [emitter], stand, CONTENT_RATE, scene_rng("card", scene["scene_id"]))[0, 0]
+    first = PRE + round(scene["distance"] / room.speed_of_sound * CONTENT_RATE)
+    half = round(0.0025 * CONTENT_RATE)
+    direct = np.square(response[max(0, first - half) : first + half]).sum()
+    return float(10 * np.log10(direct / max(np.square(response).sum() - direct, 1e-12)))
+
+
+def bandwidth(recording: Recording) -> float:
+    """Frequency in Hz below which 99 % of the first channel's power lies."""
+    waveform, rate = read_audio(recording.path)
+    power = np.cumsum(np.square(np.abs(np.fft.rfft(waveform[0]))))
+    return float(np.searchsorted(power, 0.99 * power[-1]) * rate / waveform.shape[1])
+
+
+def _leaks(verdicts: Sequence[Verdict]) -> list[str]:
+    if not verdicts:
+        return ["Not probed yet: `replayguard corpus probe ROOT` says, and writes it here."]
+    return [table(verdicts), conclusion(verdicts)]

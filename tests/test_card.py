@@ -1,0 +1,65 @@
+"""A corpus's card says what is in it, by class, and keeps what the probes found."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from eval.card import bandwidth, direct_to_reverberant, keep_verdicts, read_scenes, write_card
+from eval.probes import NOTHING, Verdict
+from remasc import Corpus
+from remasc.audio import write_wav
+from remasc.simulate import generate
+from tests.test_simulate_corpus import TINY, speech  # noqa: F401 (a fixture)
+
+
+@pytest.fixture(scope="module")
+def corpus_root(speech, tmp_path_factory):  # noqa: F811
+    recipe = dataclasses.replace(TINY, pairs={"train": 4, "dev": 4, "eval": 4})
+    out = tmp_path_factory.mktemp("carded") / "corpus"
+    return generate(recipe, out, speech=speech, arrays=["D2", "D4"], workers=1, progress=False)
+
+
+def test_the_card_counts_names_its_sources_and_shows_pictures(corpus_root):
+    card = write_card(corpus_root)
+    text = card.read_text()
+    assert "(simulated)" in text.splitlines()[0]
+    assert "| train | D2 | 4 | 4 |" in text
+    assert "- speech: made up (" in text
+    assert "Not probed yet" in text
+    for name in ("scene-plan.png", "spectrograms.png", "devices.png"):
+        assert name in text
+        assert (card.parent / name).read_bytes().startswith(b"\x89PNG")
+    assert len(list(card.parent.iterdir())) == 4
+
+
+def test_what_the_probes_found_joins_the_card(corpus_root):
+    keep_verdicts(corpus_root, [Verdict("D2", "level", 0.3, 0.25, 0.35, NOTHING, 1000, 1000, True)])
+    text = (corpus_root / "card" / "card.md").read_text()
+    assert "30.0 [25.0, 35.0] **failed**" in text
+    assert "1 of 1 probes failed: level on D2" in text
+
+
+def test_direct_sound_fades_with_distance(corpus_root):
+    scene = next(s for s in read_scenes(corpus_root) if s["room"]["kind"] != "outdoor")
+    near, far = ({**scene, "distance": d} for d in (0.5, 1.0))
+    for other, distance in ((near, 0.5), (far, 1.0)):
+        away = np.subtract(scene["source"], scene["stand"])
+        other["source"] = (np.array(scene["stand"]) + distance * away / np.linalg.norm(away)).tolist()
+    assert direct_to_reverberant(near) > direct_to_reverberant(far) + 2
+
+
+def test_bandwidth_is_where_the_power_ends(corpus_root, tmp_path):
+    recording = Corpus.from_meta(corpus_root)[0]
+    t = np.arange(16000) / 16000
+    path = tmp_path / "tone.wav"
+    write_wav(path, 0.1 * np.sin(2 * np.pi * 1234 * t)[None].astype(np.float32), 16000)
+    assert bandwidth(dataclasses.replace(recording, path=path)) == pytest.approx(1234, abs=2)
+
+
+def test_a_corpus_that_was_not_simulated_has_no_card(tmp_path):
+    (tmp_path / "meta.csv").write_text("1000002, 2, 2, 1, -1, 1, -1, 2, 2.2\n")
+    with pytest.raises(ValueError, match=r"has no scenes\.jsonl"):
+        write_card(tmp_path)
+    keep_verdicts(tmp_path, [])
+    assert [p.name for p in tmp_path.iterdir()] == ["meta.csv"]
