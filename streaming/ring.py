@@ -28,6 +28,10 @@ class Ring:
         self.end = 0  # samples fed so far
 
     @property
+    def num_mics(self) -> int:
+        return self._samples.shape[0]
+
+    @property
     def capacity(self) -> int:
         return self._samples.shape[1]
 

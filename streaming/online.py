@@ -1,0 +1,263 @@
+"""Commands found and judged in a stream of blocks, the same in whatever blocks it comes.
+
+Shapes: M microphones, t samples of one block. Polarity: higher = more genuine.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detector import quality
+from remasc import MicArray, get_array
+from remasc.sentences import quoted
+from streaming.blocks import checked, checked_rate, pieces
+from streaming.decision import Decision, genuine_of, suffices
+from streaming.ring import Ring
+from streaming.vad import EnergyVad, Segmenter, Span, VoiceActivity
+
+if TYPE_CHECKING:
+    from detector.score import Detector
+
+PIECE_SECONDS = 0.5  # longer blocks are worked through in such parts
+
+
+@dataclass(frozen=True)
+class Settings:
+    """When a command begins, ends and is looked at; seconds.
+
+    pre_roll, post_roll: silence kept around the speech, as the detectors were trained (0.1 to 0.6 s of it);
+    onset: so much speech in a row begins a command; hang_over: so much silence ends it;
+    shortest: with less speech than this it is a click, and dropped; cool_down: after an end none begins;
+    first, every: when a growing command is scored first, and how often after (an eighth of its length at least);
+    margin: distance of the llr from the threshold (natural logarithm) at which a growing command is decided
+    early; None (the default) decides at the end alone. threshold: score to accept at; None = the detector's own.
+    """
+
+    pre_roll: float = 0.3
+    post_roll: float = 0.4
+    onset: float = 0.06
+    hang_over: float = 0.6
+    shortest: float = 0.2
+    cool_down: float = 0.3
+    first: float = 1.0
+    every: float = 0.5
+    margin: float | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            value, free = getattr(self, name), name in ("margin", "threshold")
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not (number or (free and value is None)):
+                raise ValueError(f"the setting {name} is {quoted(value)}; expected a finite number")
+            if number and name != "threshold" and not 0 <= value <= quality.MAX_SECONDS:
+                raise ValueError(
+                    f"the setting {name} is {value:g}; expected 0 to {quality.MAX_SECONDS:g}"
+                )  # a margin beyond is never reached
+        if self.post_roll > self.hang_over:
+            raise ValueError(
+                f"post_roll is {self.post_roll:g} s, hang_over {self.hang_over:g}; expected no more silence to be "
+                "kept than is waited for"
+            )
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What the detector says of a span, be it over or not."""
+
+    score: float | None = None
+    llr: float | None = None
+    genuine: bool | None = None
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass
+class OnlineState:
+    """What is remembered beside ring, voice activity and segmenter."""
+
+    early: bool | None = None  # what was decided early of the open command
+
+
+class StreamingDetector:
+    """Three verbs. `feed` takes the next block and gives the decisions that it allows, `flush` says that the
+    stream ended, `reset` begins a new one. Memory is constant: the last half minute of sound.
+
+    `detector` is what `detector.load()` returns, a bundled name or a checkpoint folder; `array` a MicArray, a
+    name or an array file, or None where it is not known and the detector does not ask for it: then the first
+    block says how many channels there are. Scoring happens within `feed`, in the caller's thread.
+
+    The last word on a command is its "final" decision: score, llr, decision and abstention of
+    `Detector.judge` on samples [start, end) of the stream.
+    """
+
+    def __init__(
+        self,
+        detector: Detector | str | Path,
+        array: MicArray | str | Path | None,
+        sample_rate: int,
+        *,
+        settings: Settings | None = None,
+        vad: VoiceActivity | None = None,
+    ):
+        if isinstance(detector, str | Path):
+            from detector.score import load
+
+            detector = load(detector)
+        self.detector = detector
+        self.array = get_array(array) if isinstance(array, str | Path) else array
+        self.sample_rate = checked_rate(sample_rate)
+        self.settings = settings or Settings()
+        self.vad = vad or EnergyVad(self.sample_rate)
+        self.segmenter = Segmenter(**self._in_frames())
+        self.state = OnlineState()
+        self._llr_at_threshold = self._reference()
+        self._ring: Ring | None = None
+        if self.array is not None:
+            self._open(self.array.num_mics)
+
+    @property
+    def seconds(self) -> float:
+        """How much was fed since the stream began."""
+        return 0.0 if self._ring is None else self._ring.end / self.sample_rate
+
+    @property
+    def speaking(self) -> bool:
+        """Whether a command is being heard."""
+        return self.segmenter.state.open
+
+    def feed(self, block: np.ndarray) -> list[Decision]:
+        """The next samples (M, t), t >= 0. A block that is refused (ValueError) leaves everything as it was."""
+        block = checked(block, None if self._ring is None else self._ring.num_mics)
+        if self._ring is None:
+            self._open(len(block))
+        decisions = []
+        for piece in pieces(block, round(PIECE_SECONDS * self.sample_rate)):
+            self._ring.feed(piece)
+            for voiced in self._heard():
+                span = self.segmenter.step(voiced)
+                if span is not None:
+                    decisions.append(self._decide(span))
+        return decisions
+
+    def flush(self) -> list[Decision]:
+        """The stream ended: the open command is judged as it is. More may be fed: it follows."""
+        span = self.segmenter.flush()
+        return [] if span is None else [self._decide(span)]
+
+    def interrupt(self) -> list[Decision]:
+        """Samples were lost: what follows does not join what was. The open command stays undecided."""
+        span = self.segmenter.drop(torn=self._pending() > 0)
+        return [] if span is None else [self._final(span, Opinion(reason="interrupted"))]
+
+    def reset(self) -> None:
+        """Forget everything; the next sample is the first of a new stream."""
+        self.vad.reset()
+        self.segmenter.reset()
+        self.state = OnlineState()
+        if self.array is None:
+            self._ring = None
+        else:
+            self._ring.reset()
+
+    def _open(self, num_mics: int) -> None:
+        """Make room for the longest command; ValueError where the detector cannot take so many channels."""
+        specification = getattr(self.detector, "specification", None)
+        if specification is not None:
+            specification.check(num_mics, self.array)
+        frames = self.segmenter.longest + 2
+        self._ring = Ring(num_mics, frames * self.vad.frame + round(PIECE_SECONDS * self.sample_rate))
+
+    def _pending(self) -> int:
+        """Samples fed that do not fill a frame yet, or were not listened to yet."""
+        return 0 if self._ring is None else self._ring.end - self.segmenter.state.now * self.vad.frame
+
+    def _heard(self) -> list[bool]:
+        """For each frame that is now whole: is it speech?"""
+        count = self._pending() // self.vad.frame
+        if count == 0:
+            return []
+        start = self.segmenter.state.now * self.vad.frame
+        return self.vad.feed(self._ring.read(start, start + count * self.vad.frame)).tolist()
+
+    def _decide(self, span: Span) -> Decision:
+        opinion = self._judge(self._ring.read(span.first * self.vad.frame, span.last * self.vad.frame))
+        return self._final(span, opinion) if span.kind == "ends" else self._growing(span, opinion)
+
+    def _judge(self, waveform: np.ndarray) -> Opinion:
+        try:
+            judged = self.detector.judge(
+                waveform, self.sample_rate, self.array, threshold=self.settings.threshold
+            )
+        except (
+            ValueError,
+            RuntimeError,
+            MemoryError,
+        ) as error:  # the stream goes on, and nothing is accepted
+            return Opinion(reason="failed", detail=str(error))
+        return Opinion(judged.score, judged.llr, genuine_of(judged.decision), judged.reason, judged.detail)
+
+    def _growing(self, span: Span, opinion: Opinion) -> Decision:
+        enough = suffices(opinion.llr, self._llr_at_threshold, self.settings.margin)
+        if enough and opinion.genuine is not None and self.state.early is None:
+            self.state.early = opinion.genuine
+            return self._said(span, opinion, opinion.genuine, (), kind="early")
+        reasons = ("growing", opinion.reason) if opinion.reason else ("growing",)
+        return self._said(span, opinion, None, reasons, kind="provisional")
+
+    def _final(self, span: Span, opinion: Opinion) -> Decision:
+        early, self.state.early = self.state.early, None
+        reasons = (opinion.reason,) if opinion.reason else ()
+        revised = early is not None and early is not opinion.genuine
+        return self._said(span, opinion, opinion.genuine, reasons, revised=revised)
+
+    def _said(
+        self, span: Span, opinion: Opinion, genuine: bool | None, reasons: tuple[str, ...], **more
+    ) -> Decision:
+        start, end, at = (
+            frame * self.vad.frame / self.sample_rate
+            for frame in (span.first, span.last, self.segmenter.state.now)
+        )
+        return Decision(
+            start, end, opinion.score, opinion.llr, genuine, reasons, opinion.detail, at=at, **more
+        )
+
+    def _reference(self) -> float | None:
+        """The llr at the threshold, where commands may be decided early."""
+        if self.settings.margin is None:
+            return None
+        threshold = self.settings.threshold
+        threshold = getattr(self.detector, "threshold", None) if threshold is None else threshold
+        calibration = getattr(self.detector, "calibration", None)
+        if threshold is None or calibration is None:
+            raise ValueError(
+                "a margin was given to decide early, but the detector has no calibration or no threshold; leave "
+                "the margin out, or take a detector that was trained with `replayguard train`"
+            )
+        return float(calibration.llr(threshold))
+
+    def _in_frames(self) -> dict[str, int]:
+        """The settings as the segmenter counts them."""
+
+        def frames(seconds: float) -> int:
+            return round(seconds * self.sample_rate / self.vad.frame)
+
+        settings = self.settings
+        # a span is cut when it has one frame more, so that `Detector.judge` itself says that it was too long
+        longest = int(quality.MAX_SECONDS * self.sample_rate) // self.vad.frame
+        return {
+            "onset": max(1, frames(settings.onset)),
+            "pre": frames(settings.pre_roll),
+            "post": frames(settings.post_roll),
+            "hang": max(1, frames(settings.hang_over)),
+            "shortest": frames(settings.shortest),
+            "longest": longest,
+            "cool": frames(settings.cool_down),
+            "look": frames(settings.first),
+            "every": max(1, frames(settings.every)),
+        }
