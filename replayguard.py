@@ -74,6 +74,7 @@ def simulate(
     scale: float = 1.0,
     seed: int = 0,
     workers: int | None = None,
+    cluster: str | None = None,
     resume: bool = True,
 ) -> None:
     """Simulate a corpus in ReMASC's layout: genuine and replayed commands on the four arrays.
@@ -88,14 +89,17 @@ def simulate(
         scale: Multiplies the number of scenes; the share of the rows where a template is followed.
         seed: Another seed is another corpus.
         workers: Processes; default: one per core.
+        cluster: Address of a Dask scheduler (tcp://host:8786) whose workers see the same folders.
         resume: Go on where an interrupted run stopped.
     """
+    from remasc.parallel import on_cluster
     from remasc.simulate import generate
 
-    root = generate(
-        recipe, out, speech=speech, noise=noise, template=template, arrays=arrays, scale=scale, seed=seed,
-        workers=workers, resume=resume,
-    )  # fmt: skip
+    with on_cluster(cluster) as there:
+        root = generate(
+            recipe, out, speech=speech, noise=noise, template=template, arrays=arrays, scale=scale, seed=seed,
+            workers=workers or there, resume=resume,
+        )  # fmt: skip
     from eval.card import write_card
 
     print(write_card(root))

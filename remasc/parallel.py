@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
+
+from remasc.sentences import quoted, reason
 
 Result = TypeVar("Result")
 
@@ -13,6 +16,34 @@ Result = TypeVar("Result")
 def default_workers() -> int:
     """The processors that this process may use, at most 16: reading is bound by the disk before that."""
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
+
+
+@contextmanager
+def on_cluster(scheduler: str | None) -> Iterator[int | None]:
+    """While it lasts, the jobs of this module run on the workers of a Dask cluster, given by the address of its
+    scheduler (tcp://host:8786); yields how many these are. None stays on this machine, and yields None.
+
+    The workers must have this package, and the corpus's folders under the same paths. ValueError without
+    dask.distributed, OSError where no scheduler answers.
+    """
+    if scheduler is None:
+        yield None
+        return
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise ValueError("a cluster needs dask.distributed; run `pip install replayguard[cluster]`") from None
+    from joblib import parallel_config
+
+    try:
+        client = Client(scheduler, timeout=10)
+    except (OSError, ValueError, TypeError) as error:
+        raise OSError(
+            f"no Dask scheduler answers at {quoted(scheduler)} ({reason(error)}); start one with `dask scheduler` "
+            "and workers with `dask worker`"
+        ) from None
+    with client, parallel_config(backend="dask"):
+        yield max(2, sum(client.ncores().values()))  # 1 would stay in this process
 
 
 def unordered(

@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import time
@@ -5,7 +6,7 @@ import warnings
 
 import pytest
 
-from remasc.parallel import default_workers, ordered, tracked, unordered
+from remasc.parallel import default_workers, on_cluster, ordered, tracked, unordered
 
 
 def square(number: int) -> tuple[int, int]:
@@ -62,3 +63,24 @@ def test_workers_are_at_least_one():
     assert default_workers() >= 1
     with pytest.raises(ValueError, match="workers"):
         list(unordered(square, [(1,)], 0))
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence():
+    pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    with pytest.raises(OSError, match="no Dask scheduler answers"), on_cluster("tcp://127.0.0.1:9"):
+        pass
+    with on_cluster(None) as there:
+        assert there is None
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_workers_gives_the_same_results():
+    distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as here,
+        on_cluster(here.scheduler_address) as there,
+    ):
+        assert there == 2
+        assert sorted(unordered(math.factorial, [(n,) for n in range(20)], there)) == [
+            math.factorial(n) for n in range(20)
+        ]

@@ -15,6 +15,7 @@ import pytest
 
 from remasc import ARRAYS, Corpus, Label, read_audio
 from remasc.audio import write_wav
+from remasc.parallel import on_cluster
 from remasc.protocol import partitions
 from remasc.simulate import Recipe, generate, load_recipe, scene_rng, shipped_recipes
 from remasc.simulate.generate import VERSION
@@ -281,6 +282,17 @@ def test_nothing_above_the_speech_band_but_the_microphones(corpus_root):
 def test_same_bytes_from_two_workers(speech, corpus_root, tmp_path):
     again = generate(TINY, tmp_path / "two", speech=speech, workers=2, progress=False)
     assert digest(again) == digest(corpus_root)
+
+
+@pytest.mark.slow
+def test_same_bytes_from_a_cluster(speech, corpus_root, tmp_path):
+    distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as here,
+        on_cluster(here.scheduler_address) as there,
+    ):
+        root = generate(TINY, tmp_path / "far", speech=speech, workers=there, progress=False)
+    assert digest(root) == digest(corpus_root)
 
 
 def test_same_bytes_after_an_interruption(speech, corpus_root, tmp_path):
