@@ -17,7 +17,9 @@ from torch import Tensor
 
 from remasc.sentences import quoted, reason
 
-WRAPPERS = ("state_dict", "model_state_dict")  # a training's checkpoint keeps the weights under such a key
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # where a training's checkpoint keeps the weights
+
+WHOLE = (torch.int64, torch.int32, torch.int16)
 
 
 def published_tensors(source: Any) -> tuple[dict[str, Tensor], str]:
@@ -49,12 +51,14 @@ def published_tensors(source: Any) -> tuple[dict[str, Tensor], str]:
 
 
 def _real(value: Any, what: str) -> Tensor:
-    """A dense tensor of floats; an array becomes one."""
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+    """A dense tensor of floats, or one whole number (a batch norm's counter, a recorded size); an array becomes
+    one."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in ("f" if value.ndim else "fi"):
         value = torch.as_tensor(value)
     if not isinstance(value, Tensor):
         raise ValueError(f"{what} is of type {type(value).__name__}; expected names with tensors")
-    if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
+    number = value.is_floating_point() or (value.ndim == 0 and value.dtype in WHOLE)
+    if not number or value.layout != torch.strided or value.is_meta:
         kind = "meta" if value.is_meta else f"{value.layout} {value.dtype}".replace("torch.", "")
         raise ValueError(f"{what} is a {kind} tensor; expected a dense one of floats")
     return value
