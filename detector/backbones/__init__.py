@@ -1,1 +1,5 @@
-"""Backbones: planes (B, C, K, N) in, one vector per frame (B, D, N') out."""
+"""Backbones: spectral planes in; one vector per frame (`cnn`), or the logits of a classifier (`AST`)."""
+
+from detector.backbones.ast import AST
+
+__all__ = ["AST"]
