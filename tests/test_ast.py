@@ -213,20 +213,20 @@ def test_checkpointing_changes_memory_alone(golden):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lengths", [None, torch.tensor([40, 30])])
-def test_it_compiles(golden, network, lengths):
-    _, x, _ = golden
+def test_it_compiles():
     try:
         from torch._inductor.cpp_builder import get_cpp_compiler
 
         get_cpp_compiler()
     except Exception as error:
         pytest.skip(f"no C++ compiler here ({type(error).__name__})")
+    network = AST(35, 100).eval()
+    network.v.blocks = network.v.blocks[:1]  # all twelve are the same code
     compiled = torch.compile(network, fullgraph=True)
+    x = torch.randn(2, 40, 128)
     with torch.inference_mode():
-        torch.testing.assert_close(
-            compiled(x[:, :40], lengths), network(x[:, :40], lengths), rtol=1e-3, atol=1e-4
-        )
+        for lengths in (None, torch.tensor([40, 30])):
+            torch.testing.assert_close(compiled(x, lengths), network(x, lengths), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

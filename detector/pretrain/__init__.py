@@ -1,0 +1,5 @@
+"""Learning from recordings without labels: SSAST, and what it masks."""
+
+from detector.pretrain.ssast import SSAST
+
+__all__ = ["SSAST"]
