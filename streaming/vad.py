@@ -15,7 +15,7 @@ import numpy as np
 FRAME_SECONDS = 0.02
 BAND_HZ = (250.0, 4000.0)  # below it cars and wind are loud, above it hiss
 LOWEST_DB = -80.0  # of full scale; a floor below it is a converter that is switched off
-ON_DB, OFF_DB = 9.0, 6.0  # above the floor: speech begins, speech is still there
+ON_DB, OFF_DB = 7.0, 4.0  # above the floor: speech begins, speech is still there
 MIN_ON_DB = -65.0  # of full scale: what the detector could never judge does not begin a command
 GROWTH = 8  # a growing command is looked at again when it is an eighth longer
 FLOOR_PARTS, FLOOR_PART_SECONDS = 16, 0.5  # the floor is the least level of the last 8 s

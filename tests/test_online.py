@@ -84,11 +84,11 @@ def equals_offline(detector, x, said, rate=RATE, array=None):
     assert said.llr == pytest.approx(judged.llr, rel=1e-5, abs=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_final_decisions_equal_offline_scoring_in_any_blocks(untrained, seed):
     g = np.random.default_rng(seed)
     mics, rate, array = [(2, 16000, "D1"), (2, 44100, "D1"), (1, 16000, None), (4, 22050, None)][seed % 4]
-    x = scene(seed, mics, 5.0, rate)
+    x = scene(seed, mics, 4.0, rate)
     finals = None
     for sizes in ([rate // 100], g.integers(0, rate, 20), [10 * rate]):
         said = [d for d in stream(untrained, x, sizes, rate, array) if d.final]
@@ -104,8 +104,8 @@ def test_final_decisions_equal_offline_scoring_in_any_blocks(untrained, seed):
 @pytest.mark.parametrize("seed", range(40))
 def test_nothing_depends_on_the_blocks(seed):
     g = np.random.default_rng(seed)
-    mics, rate = int(g.choice([1, 2, 7])), int(g.choice([8000, 16000, 44100]))
-    x = scene(seed, mics, 6.0, rate)
+    mics, rate = [(1, 44100), (2, 16000), (7, 8000), (4, 11025)][seed % 4]
+    x = scene(seed, mics, 5.0, rate)
     whole = stream(Cheap(), x, [x.shape[1]], rate)
     assert any(d.final for d in whole), seed
     for longest in (50, rate // 10, rate, 10 * rate):
@@ -335,22 +335,23 @@ def test_a_bundled_detector_by_its_name():
     assert StreamingDetector("default", "D4", 44100).feed(np.zeros((7, 441), np.float32)) == []
 
 
-def test_an_hour_takes_the_memory_of_a_minute():
-    """Silence and commands, an hour of each block size in turns; what is held afterwards is what was before."""
+@pytest.mark.parametrize("minutes", [5, pytest.param(60, marks=pytest.mark.slow)])
+def test_an_hour_takes_the_memory_of_a_minute(minutes):
+    """Silence and commands in blocks of three sizes; what is held afterwards is what was held before."""
     minute = np.concatenate([scene(seed, 1, 20.0, 4000) for seed in range(3)], axis=1)
-    live, detector = StreamingDetector(Cheap(), None, 4000), Cheap()
-    live.detector = detector
+    detector = Cheap()
+    live = StreamingDetector(detector, None, 4000)
     fed(live, minute, [4000])
     tracemalloc.start()
     fed(live, minute, [4000])
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.reset_peak()
-    for turn in range(58):
-        fed(live, minute, [(40, 4001, 40000)[turn % 3 if turn % 10 == 0 else 2]])
+    for turn in range(minutes - 2):
+        fed(live, minute, [(40, 4001, 40000)[turn % 3] if turn < 3 else 40000])
     later, later_peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert live.seconds == 3600
-    assert detector.heard > 1000
+    assert live.seconds == 60 * minutes
+    assert detector.heard > 20 * minutes
     assert later - held < 10_000
     assert later_peak < peak + 500_000
 
