@@ -165,7 +165,7 @@ def corpus_probe(
 
 
 def train() -> None:
-    """Train a system on a corpus: --system compact, nn-single, nn-dummy or nn-multichannel.
+    """Train a system on a corpus: --system compact, nn-multichannel, malrad, acoustic-maps and more.
 
     (The arguments are those of detector.config.TrainConfig.)
     """

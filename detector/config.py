@@ -30,13 +30,22 @@ COMPACT = PUBLISHED | {
     "schedule": "cosine",
     "clip": 5.0,
 }
+MALRAD = PUBLISHED | {
+    "batch_size": 8,
+    "schedule": "cosine",  # over how many epochs the paper leaves open
+    "weight_decay": 1e-4,
+}
+ACOUSTIC_MAPS = MALRAD | {"batch_size": 64, "learning_rate": 1e-3}  # the paper leaves its recipe open
 # What is not said on the command line, by system.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "compact": COMPACT,
     "nn-single": PUBLISHED,
     "nn-dummy": PUBLISHED,
     "nn-multichannel": PUBLISHED,
+    "malrad": MALRAD,
+    "acoustic-maps": ACOUSTIC_MAPS,
 }
+ADAM = ("malrad",)  # by its paper; AdamW for all others
 ARRAY_NAMES = ("D1", "D2", "D3", "D4")
 # Where a run lies and how fast it goes; everything else decides its result.
 PLACE = ("corpus", "out", "cache", "workers", "device", "checkpoint_minutes", "resume", "test_run")
@@ -49,19 +58,19 @@ class TrainConfig:
     Args:
         corpus: Folder of a ReMASC copy or of a simulated corpus.
         out: Folder of the run; an interrupted run goes on there.
-        system: compact, nn-single, nn-dummy or nn-multichannel.
+        system: compact, nn-single, nn-dummy, nn-multichannel, malrad or acoustic-maps.
         array: D1, D2, D3 or D4; "all" (the default of compact) where one network serves them all.
         seed: Draws the initial weights, the order of the clips, and augmentation.
-        epochs: At most so many (published networks: 100, compact: 24).
-        batch_size: Clips per step over all processes together (64).
-        learning_rate: Its peak (published 1e-4, compact 2e-3).
+        epochs: At most so many (100; compact: 24).
+        batch_size: Clips per step over all processes together (64; malrad: 8).
+        learning_rate: Its peak (published 1e-4, acoustic-maps 1e-3, compact 2e-3).
         schedule: published = a tenth of the peak rising linearly over 20 epochs, then halved every 20;
             cosine = one epoch of rise, then a half cosine down to a hundredth.
-        weight_decay: Of AdamW (1e-3).
+        weight_decay: Of AdamW (1e-3), of malrad's Adam and of acoustic-maps (1e-4).
         patience: Stop after so many epochs without a better dev EER (15), counted from the end of the rate's rise
             at the earliest; 0 = never.
         clip: Largest norm of the gradient; 0 = as it is (published 0, compact 5).
-        filters: Filters of a published network's bank.
+        filters: Filters of the bank of nn-single, nn-dummy and nn-multichannel.
         seconds: First seconds of a recording that compact trains on; published networks take 1 s.
         dev_share: Share of core held back as dev, where the corpus does not list its own.
         protocol_seed: Draws the dev speakers there, so that all seeds of a system choose on the same dev.

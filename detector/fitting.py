@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.config import TrainConfig
+from detector.config import ADAM, TrainConfig
 from detector.loading import Examples, batches
 from detector.losses import GENUINE_COLUMN, REPLAY_COLUMN, class_weights, columns_of, weighted_cross_entropy
 from detector.runlog import RunLog
@@ -43,7 +43,8 @@ class Training:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network = network.to(device)
         self.module = team.wrap(self.network, device)
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.Adam if config.system in ADAM else torch.optim.AdamW
+        self.optimizer = optimizer(
             self.network.parameters(),
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
@@ -112,6 +113,8 @@ class Training:
         loss = share * weighted_cross_entropy(
             logits, columns[numbers].to(self.device), self.weights.to(self.device), total
         )
+        if (penalty := getattr(self.network, "penalty", None)) is not None:  # a term of the network's own
+            loss = loss + share * penalty
         value = loss.item()
         if not np.isfinite(value):
             raise ValueError(

@@ -2,7 +2,7 @@
 
 `Examples` is what a network trains on: `len`, `[i] -> features (..., N)`, `labels` (n,) with genuine = 1, and
 `recordings`. A network class with `build_examples(recordings, folder, **options)` prepares its own; any other
-gets the prepared first second of each recording, through the memory-mapped cache.
+gets what it hears of each recording (`window` samples at most), through the memory-mapped cache.
 Shapes: B batch, N the padded last axis.
 """
 
@@ -99,11 +99,12 @@ def build_examples(
         return {name: build(parts[name], folder, training=name == "train", **options) for name in PARTS}
     recordings = [recording for name in PARTS for recording in parts[name]]
     seconds = network.window / network.sample_rate
+    longer = "" if seconds == 1 else f"-{seconds:g}s"
     rate = specification.sample_rate
     key = hashlib.sha256("\n".join(r.trial_id for r in recordings).encode()).hexdigest()[:16]
     cache = PreparedCache.build(
         recordings,
-        folder / f"clips-{config.array}-{rate}-{key}",
+        folder / f"clips-{config.array}-{rate}-{key}{longer}",
         sample_rate=rate,
         seconds=seconds,
         progress=progress,

@@ -10,10 +10,19 @@ import numpy as np
 from torch import nn
 
 from remasc import MicArray
+from remasc.arrays import get_array
 from remasc.sentences import is_name, quoted
 
 # How a system picks the network's channels from a recording's.
-CHANNELS = {"compact": "all", "nn-single": "first", "nn-dummy": "repeat-first", "nn-multichannel": "all"}
+CHANNELS = {
+    "compact": "all",
+    "nn-single": "first",
+    "nn-dummy": "repeat-first",
+    "nn-multichannel": "all",
+    "malrad": "all",
+    "acoustic-maps": "all",
+}
+WHOLE = ("compact", "acoustic-maps")  # hear the whole recording; the others its first second
 SYSTEMS = tuple(CHANNELS)
 
 
@@ -43,8 +52,8 @@ class Specification:
                 type(value) is not int or not 1 <= value <= 64
             ):
                 raise ValueError(f"specification: {name} is {quoted(value)}; expected 1 to 64")
-        if self.seconds is None and self.system != "compact":
-            object.__setattr__(self, "seconds", 1.0)  # the published networks hear the first second
+        if self.seconds is None and self.system not in WHOLE:
+            object.__setattr__(self, "seconds", 1.0)
         if self.seconds is not None and not (
             type(self.seconds) in (int, float) and 0.1 <= self.seconds <= 600
         ):
@@ -124,6 +133,25 @@ def build_network(config: dict) -> nn.Module:
                 f"{CompactDetector.sample_rate} Hz"
             )
         return CompactDetector(**arguments)
-    from detector.published import NNMultichannel
+    from detector import published
 
-    return NNMultichannel(specification.num_mics, specification.sample_rate, **arguments)
+    if specification.system == "acoustic-maps":
+        return published.AcousticMaps(_array(specification, arguments))
+    network = published.MALRAD if specification.system == "malrad" else published.NNMultichannel
+    return network(specification.num_mics, specification.sample_rate, **arguments)
+
+
+def _array(specification: Specification, arguments: dict) -> MicArray:
+    """The array of acoustic maps: its geometry as the checkpoint keeps it, or by name before there is one."""
+    name = specification.arrays[0] if specification.arrays else ""
+    array = (
+        MicArray(name, np.array(arguments["positions"]), specification.sample_rate)
+        if "positions" in arguments
+        else get_array(name)
+    )
+    if (array.num_mics, array.sample_rate) != (specification.num_mics, specification.sample_rate):
+        raise ValueError(
+            f"specification: {quoted(specification.num_mics)} channels at {specification.sample_rate} Hz; the "
+            f"array {array.name} has {array.num_mics} at {array.sample_rate} Hz"
+        )
+    return array

@@ -10,24 +10,17 @@ channel 1): the control that has all the parameters of NN-Multichannel and no sp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from numbers import Integral
-from pathlib import Path
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.published.filter_bank import filter_bank_max
-from detector.published.weights import misfit, published_tensors
-from remasc.sentences import quoted
+from detector.published.network import PublishedNetwork
 
 FRAME_SECONDS = 0.02
-WINDOW_SECONDS = 1.0
 
 
-class NNMultichannel(nn.Module):
+class NNMultichannel(PublishedNetwork):
     """A replay detector for one array: (B, M, T) at `sample_rate` -> score (B,), higher = more genuine.
 
     Bank i of the `channels` banks of `filters` filters hears channel i. Names and sizes of the parameters are
@@ -38,36 +31,16 @@ class NNMultichannel(nn.Module):
     """
 
     def __init__(self, channels: int, sample_rate: int, filters: int = 64) -> None:
-        super().__init__()
-        numbers = ((channels, 1, 64), (sample_rate, 1000, 384000), (filters, 2, 4096))
-        if not all(isinstance(n, Integral) and low <= n <= high for n, low, high in numbers):
-            raise ValueError(
-                f"NNMultichannel({quoted(channels)}, {quoted(sample_rate)}, filters={quoted(filters)}): expected "
-                "whole numbers, 1 to 64 channels, a sample rate of 1000 to 384000 Hz, 2 to 4096 filters"
-            )
-        self.channels, self.sample_rate, self.filters = int(channels), int(sample_rate), int(filters)
-        self.arguments = {"filters": self.filters}  # with the specification, builds this network again
+        super().__init__(channels, sample_rate, filters=filters)
+        self.filters = self.arguments["filters"]
         self.frame = int(FRAME_SECONDS * self.sample_rate)  # 882 samples at 44.1 kHz, 320 at 16 kHz
         self.taps = int(self.frame / 3.5 * 2.5)  # 630, 228
-        self.window = int(WINDOW_SECONDS * self.sample_rate)
         pooled = (self.filters + 1) // 3  # Conv1d(8, padding 4) adds one position, the pooling divides by 3
         self.front_tconv = nn.ModuleList(nn.Conv1d(1, self.filters, self.taps) for _ in range(self.channels))
         self.fconv = nn.Conv1d(1, 256, 8, padding=4)
         self.fc1 = nn.Linear(256 * pooled, 256)
         self.lstm = nn.LSTM(256, 832, num_layers=3, batch_first=True)
         self.fc3 = nn.Linear(832, 2)
-
-    def prepare(self, x: Tensor | np.ndarray) -> Tensor:
-        """(B, M, T), any real type -> (B, M, window): the first second, each clip divided by its largest
-        |sample| over all channels. Silence stays silence.
-
-        The paper leaves shorter clips open: they get zeros at their end, so that a clip scores the same alone
-        as in a batch padded to the longest.
-        """
-        x = self._real(x, f"waveforms (B, {self.channels}, T)")[..., : self.window]
-        x = F.pad(x, (0, self.window - x.shape[-1]))
-        peak = x.abs().amax(dim=(-2, -1), keepdim=True)
-        return x / torch.where(peak > 0, peak, torch.ones_like(peak))
 
     def embed(self, x: Tensor) -> Tensor:
         """Prepared windows (B, channels, T) -> the LSTM's last step (B, 832)."""
@@ -93,36 +66,3 @@ class NNMultichannel(nn.Module):
         `lengths` is accepted for the common interface and unused: prepared windows are all one second.
         """
         return self.fc3(self.embed(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Recordings (B, M, T) -> score (B,), the genuine logit less the replay logit."""
-        logits = self.logits(self.prepare(x))
-        return logits[:, 0] - logits[:, 1]
-
-    def load_published(self, source: Mapping[str, Tensor] | str | Path) -> NNMultichannel:
-        """Load a published state dict, or the `.pth` or `.safetensors` file that holds one. Returns self.
-
-        Prefixes `module.` are stripped. Raises ValueError, in one sentence, on anything that does not fit.
-        """
-        tensors, name = published_tensors(source)
-        if fault := misfit(tensors, self.state_dict()):
-            raise ValueError(
-                f"{name} does not fit NNMultichannel({self.channels}, {self.sample_rate}, "
-                f"filters={self.filters}): {fault}; check channels, sample rate and filters"
-            )
-        self.load_state_dict(tensors)
-        return self
-
-    def _real(self, x: Tensor | np.ndarray, wanted: str) -> Tensor:
-        """(B, channels, T) as the weights' floating-point type; ValueError on anything else."""
-        if isinstance(x, np.ndarray) and x.dtype.kind in "iuf":
-            x = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
-        if not isinstance(x, Tensor) or x.dtype in (torch.bool, torch.complex64, torch.complex128):
-            kind = getattr(x, "dtype", type(x).__name__)
-            raise ValueError(f"expected {wanted} as a tensor or array of real numbers, got {kind}")
-        if x.ndim != 3 or x.shape[1] != self.channels:
-            raise ValueError(
-                f"expected {wanted}, got shape {tuple(x.shape)}; this network takes {self.channels} channels at "
-                f"{self.sample_rate} Hz"
-            )
-        return x.to(self.fc3.weight.dtype)
