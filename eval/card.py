@@ -7,6 +7,7 @@ when they have been run (ROOT/probes.json, written by `replayguard corpus probe`
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -64,13 +65,23 @@ def read_scenes(root: Path) -> list[dict]:
 def keep_verdicts(root: Path, verdicts: Sequence[Verdict]) -> None:
     """Keep what the probes found beside a simulated corpus, and in its card; any other corpus is left alone."""
     if (root / "scenes.jsonl").is_file():
-        write_text(root / PROBES, json.dumps([verdict.as_dict() for verdict in verdicts], indent=1) + "\n")
+        found = {"corpus": _stamp(root), "verdicts": [verdict.as_dict() for verdict in verdicts]}
+        write_text(root / PROBES, json.dumps(found, indent=1) + "\n")
         write_card(root)
 
 
+def _stamp(root: Path) -> str:
+    """Which corpus the folder holds: the hash of its scenes."""
+    return hashlib.sha256((root / "scenes.jsonl").read_bytes()).hexdigest()
+
+
 def _verdicts(root: Path) -> list[Verdict]:
-    path = root / PROBES
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    """What the probes found on this very corpus; nothing where they looked at another one, or at none."""
+    try:
+        found = json.loads((root / PROBES).read_text(encoding="utf-8"))
+        rows = found["verdicts"] if found["corpus"] == _stamp(root) else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
     return [
         Verdict(**{k: v for k, v in row.items() if k != "failed"} | {"band": tuple(row["band"])})
         for row in rows

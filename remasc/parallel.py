@@ -78,6 +78,8 @@ def _results(
     from joblib import Parallel, delayed  # imported late: slow, and not needed by one worker
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+    # a worker that has grown (torch's caches do) is replaced between jobs, which is as it should be
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     pool = Parallel(n_jobs=min(workers, len(jobs)), return_as=order)
     results = pool(delayed(function)(*job) for job in jobs)
     try:

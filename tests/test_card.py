@@ -38,6 +38,13 @@ def test_what_the_probes_found_joins_the_card(corpus_root):
     text = (corpus_root / "card" / "card.md").read_text()
     assert "30.0 [25.0, 35.0] **failed**" in text
     assert "1 of 1 probes failed: level on D2" in text
+    scenes = corpus_root / "scenes.jsonl"
+    before = scenes.read_text()
+    scenes.write_text(before + before.splitlines()[0] + "\n")  # another corpus now
+    assert "Not probed yet" in write_card(corpus_root).read_text()
+    scenes.write_text(before)
+    (corpus_root / "probes.json").write_text("[1]")
+    assert "Not probed yet" in write_card(corpus_root).read_text()
 
 
 def test_direct_sound_fades_with_distance(corpus_root):

@@ -124,3 +124,17 @@ def test_the_command_prints_a_table_or_json(corpus_root, capsys):
     rows = json.loads(capsys.readouterr().out)
     assert code == int(any(row["failed"] for row in rows))
     assert {row["probe"] for row in rows} >= {"level", "duration", "place", "format", "first 50 ms"}
+
+
+def test_a_corpus_after_the_real_list_is_reported_and_does_not_gate(corpus_root):
+    card = corpus_root / "corpus.json"
+    before = card.read_text()
+    facts = json.loads(before)
+    facts["recipe"]["template"] = "exact"
+    card.write_text(json.dumps(facts))
+    try:
+        verdicts = probe_corpus(corpus_root, workers=1, progress=False)
+        assert not any(verdict.gates for verdict in verdicts)
+        assert "Reported only" in conclusion(verdicts)
+    finally:
+        card.write_text(before)

@@ -1,9 +1,9 @@
 """A corpus simulated row by row after the meta.csv of a real one: the same ids, one array a row.
 
 `exact` keeps every condition of a row, and with them what tells the classes in the real protocol: places,
-environments and lengths that only one class has. `matched` keeps where, how long and on which array something was
-recorded, and deals anew, within each subset and array, what was recorded there (class, speaker, source recorder,
-playback device): then neither place nor length says anything of the class.
+environments and lengths that only one class has. `matched` keeps in which environment, how long and on which array
+something was recorded, draws the place in it, and deals anew, within each subset and array, what was recorded (class,
+speaker, source recorder, playback device): then neither place nor length tells the class.
 
 Rooms and device instances are shared by all partitions, as in ReMASC. Source recordings are left out.
 """
