@@ -2,8 +2,8 @@
 
 `exact` keeps every condition of a row, and with them what tells the classes in the real protocol: places,
 environments and lengths that only one class has. `matched` keeps in which environment, how long and on which array
-something was recorded, draws the place in it, and deals anew, within each subset and array, what was recorded (class,
-speaker, source recorder, playback device): then neither place nor length tells the class.
+something was recorded, draws the place in it, and deals anew, within each subset and array, what was recorded
+(class, speaker, source recorder, playback device): then neither place nor length tells the class.
 
 Rooms and device instances are shared by all partitions, as in ReMASC. Source recordings are left out.
 """
