@@ -1,0 +1,116 @@
+"""PSLA: golden parity, published names, pooling, and the padding that the published model has."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from detector.backbones import PSLA
+from detector.backbones.psla import _Attention, published_name
+
+GOLDEN = Path(__file__).parent / "golden"
+_spec = importlib.util.spec_from_file_location("golden_fill", GOLDEN / "fill.py")
+golden_fill = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(golden_fill)
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict:
+    with np.load(GOLDEN / "psla_b0_h4.npz", allow_pickle=False) as file:
+        return {"spec": json.loads(str(file["spec"])), "meta": json.loads(str(file["meta"])), "y": file["y"]}
+
+
+@pytest.fixture(scope="module")
+def published(golden) -> dict[str, torch.Tensor]:
+    filled = {key: golden_fill.fill(key, tuple(shape)) for key, shape in golden["spec"].items()}
+    return {f"module.{key}": torch.as_tensor(value) for key, value in filled.items()}
+
+
+@pytest.fixture(scope="module")
+def network(published) -> PSLA:
+    return PSLA(35).load_published(published).eval()
+
+
+def test_golden_outputs_are_reproduced(golden, network):
+    meta = golden["meta"]
+    x = np.random.default_rng(meta["input_seed"]).standard_normal(meta["input_shape"]).astype(np.float32)
+    with torch.inference_mode():
+        y = network(torch.from_numpy(x)).numpy()
+    assert np.linalg.norm(y - golden["y"]) <= 1e-4 * np.linalg.norm(golden["y"])
+
+
+def test_names_and_sizes_are_the_published_ones(golden, network):
+    ours = network.state_dict()
+    assert {published_name(key, ours): list(value.shape) for key, value in ours.items()} == golden["spec"]
+
+
+def test_a_state_that_does_not_fit_is_one_sentence(network, published):
+    lacking = {key: value for key, value in published.items() if not key.endswith("att.3.bias")}
+    with pytest.raises(ValueError, match=r"missing attention.att.3.bias; check classes, variant and heads"):
+        network.load_published(lacking)
+    with pytest.raises(ValueError, match=r"_blocks.3._bn0.bias has shape \[1\] instead of \[144\]"):
+        network.load_published(published | {"module.effnet._blocks.3._bn0.bias": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("heads", [0, 1, 4])
+def test_pooling_is_the_plain_formula(heads):
+    torch.manual_seed(heads)
+    pool, x = _Attention(6, 3, heads), torch.randn(2, 6, 5)
+    names = {0: set(), 1: {"att.weight", "att.bias"}, 4: {"att.3.weight", "att.0.bias", "head_weight"}}
+    assert names[heads] <= set(pool.state_dict())
+    wanted = torch.zeros(2, 3)
+    for h in range(max(1, heads)):
+        cla, att = (getattr(pool, n, None) for n in ("cla", "att"))
+        cla, att = (cla[h], att[h]) if heads > 1 else (cla, att)
+        scores = cla(x[..., None])[..., 0].sigmoid()
+        weight = torch.ones_like(scores) if att is None else att(x[..., None])[..., 0].sigmoid()
+        wanted += (scores * weight).sum(-1) / weight.sum(-1) / max(1, heads)
+    torch.testing.assert_close(pool(x), wanted)
+
+
+def test_strided_convolutions_pad_as_for_their_picture():
+    """B2 meets odd sizes on its 260 pixels: 260, 130, 65, 33, 17, 9."""
+    with torch.device("meta"):
+        strided = [m for m in PSLA(2, "b2", 1).effnet.modules() if getattr(m, "stride", 0) == (2, 2)]
+        plain = [m for m in PSLA(2, "b0", 1).effnet.modules() if getattr(m, "stride", 0) == (2, 2)]
+    assert [m.before_after for m in strided] == [(0, 1), (0, 1), (2, 2), (1, 1), (2, 2)]
+    assert [m.before_after for m in plain] == [(0, 1), (0, 1), (1, 2), (0, 1), (1, 2)]
+
+
+def test_planes_and_lengths():
+    network = PSLA(2, heads=1, planes=3).eval()
+    x = torch.randn(1, 3, 70, 64)
+    with torch.inference_mode():
+        y = network(x)
+        assert network.embed(x).shape[:2] == (1, 1280)
+    assert y.shape == (1, 2)
+    assert ((y > 0) & (y < 1)).all()
+    with pytest.raises(ValueError, match=r"expected spectrograms \(B, 3, frames, bands\)"):
+        network(x[:, 0])
+
+
+def test_every_parameter_learns():
+    network = PSLA(2).train()
+    F.binary_cross_entropy(network(torch.randn(2, 64, 32)).clamp(0, 1), torch.eye(2)).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("arguments", [(0,), (2.5,), (2, "b7"), (2, "b0", -1), (2, "b0", 4, 0)])
+def test_sizes_of_no_network_are_one_sentence(arguments):
+    with pytest.raises(ValueError, match="expected at least one class and plane, a variant of b0, b1, b2"):
+        PSLA(*arguments)
+
+
+def test_timm_is_imported_late():
+    import subprocess
+    import sys
+
+    check = "import sys, detector.backbones; print('timm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
