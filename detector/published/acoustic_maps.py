@@ -13,6 +13,7 @@ Chebyshev nodes carry it to rounding error; 3,731 directions are then one small 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class AcousticMaps(PublishedNetwork):
         self.register_buffer("phases", phases, persistent=False)  # (P, F, Q) complex
         self.register_buffer("directions", directions, persistent=False)  # (P, Q, D)
         widths = (len(BANDS_HZ), 16, 32, 48, 48)
-        self.blocks = nn.Sequential(*(_block(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)))
+        self.blocks = nn.Sequential(*(_block(a, b) for a, b in pairwise(widths)))
         self.fc = nn.Linear(widths[-1], 2)
 
     def prepare(self, x: Tensor | np.ndarray) -> Tensor:
@@ -65,12 +66,11 @@ class AcousticMaps(PublishedNetwork):
         Frames of 2048 samples every 1024, not centred; a clip shorter than one frame gets zeros at its end.
         """
         x = self._real(x, f"waveforms (B, {self.channels}, T)")[..., : self.window]
-        x = x.to(self.phases.real.dtype)
+        x = nn.functional.pad(x.to(self.directions.dtype), (0, max(0, N_FFT - x.shape[-1])))
         peak = x.abs().amax(dim=(-2, -1), keepdim=True)
         x = x / torch.where(
             peak > 0, peak, torch.ones_like(peak)
         )  # the maps do not know the level, rounding does
-        x = nn.functional.pad(x, (0, max(0, N_FFT - x.shape[-1])))
         window = torch.hann_window(N_FFT, dtype=x.dtype, device=x.device)
         s = torch.stft(x.flatten(0, 1), N_FFT, HOP, window=window, center=False, return_complex=True)
         s = s.unflatten(0, x.shape[:2])  # (B, M, F, N)
