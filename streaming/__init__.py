@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from streaming.ring import Ring
 
-__all__ = ["Decision", "Ring", "Settings", "StreamingDetector"]
+__all__ = ["Decision", "Ring", "Settings", "StreamingDetector", "listen"]
 
 
 def __getattr__(name: str):

@@ -55,7 +55,12 @@ class Decision:
         """The decision in words."""
         verdict = {True: "a living person", False: "a playback device", None: "undecided"}[self.genuine]
         because = self.detail or "; ".join(REASONS.get(reason, reason) for reason in self.reasons)
-        return f"{self.start:.2f} to {self.end:.2f} s: {verdict}" + (f" ({because})" if because else "")
+        score = "" if self.score is None else f", score {self.score:+.3f}"
+        when = {"early": ", decided early", "provisional": ", still growing"}.get(self.kind, "")
+        when += ", revised" * self.revised
+        return f"{self.start:.2f} to {self.end:.2f} s: {verdict}{score}{when}" + f" ({because})" * bool(
+            because
+        )
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self) | {"reasons": list(self.reasons)}

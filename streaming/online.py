@@ -6,6 +6,7 @@ Shapes: M microphones, t samples of one block. Polarity: higher = more genuine.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from remasc.sentences import quoted
 from streaming.blocks import checked, checked_rate, pieces
 from streaming.decision import Decision, genuine_of, suffices
 from streaming.ring import Ring
+from streaming.sources import Source
 from streaming.vad import EnergyVad, Segmenter, Span, VoiceActivity
 
 if TYPE_CHECKING:
@@ -56,9 +58,7 @@ class Settings:
             if not (number or (free and value is None)):
                 raise ValueError(f"the setting {name} is {quoted(value)}; expected a finite number")
             if number and name != "threshold" and not 0 <= value <= quality.MAX_SECONDS:
-                raise ValueError(
-                    f"the setting {name} is {value:g}; expected 0 to {quality.MAX_SECONDS:g}"
-                )  # a margin beyond is never reached
+                raise ValueError(f"the setting {name} is {value:g}; expected 0 to {quality.MAX_SECONDS:g}")
         if self.post_roll > self.hang_over:
             raise ValueError(
                 f"post_roll is {self.post_roll:g} s, hang_over {self.hang_over:g}; expected no more silence to be "
@@ -146,7 +146,8 @@ class StreamingDetector:
         return decisions
 
     def flush(self) -> list[Decision]:
-        """The stream ended: the open command is judged as it is. More may be fed: it follows."""
+        """The stream ended: the open command is judged as it is, but for samples that do not fill a frame of 20 ms.
+        More may be fed: it follows."""
         span = self.segmenter.flush()
         return [] if span is None else [self._decide(span)]
 
@@ -194,12 +195,8 @@ class StreamingDetector:
             judged = self.detector.judge(
                 waveform, self.sample_rate, self.array, threshold=self.settings.threshold
             )
-        except (
-            ValueError,
-            RuntimeError,
-            MemoryError,
-        ) as error:  # the stream goes on, and nothing is accepted
-            return Opinion(reason="failed", detail=str(error))
+        except (ValueError, RuntimeError, MemoryError) as error:
+            return Opinion(reason="failed", detail=str(error))  # the stream goes on, and nothing is accepted
         return Opinion(judged.score, judged.llr, genuine_of(judged.decision), judged.reason, judged.detail)
 
     def _growing(self, span: Span, opinion: Opinion) -> Decision:
@@ -261,3 +258,12 @@ class StreamingDetector:
             "look": frames(settings.first),
             "every": max(1, frames(settings.every)),
         }
+
+
+def listen(source: Source, live: StreamingDetector) -> Iterator[Decision]:
+    """The decisions of all that a source gives, as they come."""
+    for block in source:
+        if block.lost:
+            yield from live.interrupt()
+        yield from live.feed(block.samples)
+    yield from live.flush()

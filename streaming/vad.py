@@ -12,13 +12,15 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from detector import quality
+
 FRAME_SECONDS = 0.02
 BAND_HZ = (250.0, 4000.0)  # below it cars and wind are loud, above it hiss
 LOWEST_DB = -80.0  # of full scale; a floor below it is a converter that is switched off
 ON_DB, OFF_DB = 7.0, 4.0  # above the floor: speech begins, speech is still there
-MIN_ON_DB = -65.0  # of full scale: what the detector could never judge does not begin a command
+MIN_ON_DB = quality.SILENT_DBFS  # what the detector could never judge is no speech
 GROWTH = 8  # a growing command is looked at again when it is an eighth longer
-FLOOR_PARTS, FLOOR_PART_SECONDS = 16, 0.5  # the floor is the least level of the last 8 s
+FLOOR_PARTS, PART_FRAMES = 16, 25  # the floor is the least level of the last 16 half seconds
 
 
 class VoiceActivity(Protocol):
@@ -88,14 +90,12 @@ class EnergyVad:
     def _step(self, level: float) -> bool:
         state = self.state
         if level > LOWEST_DB:
-            part_frames = round(FLOOR_PART_SECONDS / FRAME_SECONDS)
-            part, place = divmod(state.counted, part_frames)
+            part, place = divmod(state.counted, PART_FRAMES)
             part %= FLOOR_PARTS
             state.parts[part] = level if place == 0 else min(level, state.parts[part])
             state.counted += 1
-        floor = max(min(state.parts), LOWEST_DB)
-        needed = floor + (OFF_DB if state.voiced else ON_DB)
-        state.voiced = level > max(needed, MIN_ON_DB) if floor < np.inf else False
+        floor = min(state.parts)  # infinite before there was any sound
+        state.voiced = level > max(floor + (OFF_DB if state.voiced else ON_DB), MIN_ON_DB)
         return state.voiced
 
 

@@ -37,9 +37,15 @@ def test_it_is_final_or_provisional():
 
 def test_every_reason_has_words():
     assert set(quality.REASONS) < set(REASONS)
-    said = Decision(0.0, 1.0, None, None, None, ("clipped", "growing"))
-    assert said.sentence == f"0.00 to 1.00 s: undecided ({REASONS['clipped']}; {REASONS['growing']})"
-    assert Decision(0.0, 1.0, 2.0, 2.0, True).sentence == "0.00 to 1.00 s: a living person"
+    said = Decision(0.0, 1.0, None, None, None, ("clipped", "interrupted"))
+    assert said.sentence == f"0.00 to 1.00 s: undecided ({REASONS['clipped']}; {REASONS['interrupted']})"
+
+
+def test_a_decision_in_words():
+    assert Decision(0.0, 1.0, 2.0, 2.0, True).sentence == "0.00 to 1.00 s: a living person, score +2.000"
+    early = Decision(0.0, 1.0, -2.0, 2.0, False, kind="early")
+    assert early.sentence == "0.00 to 1.00 s: a playback device, score -2.000, decided early"
+    assert Decision(0.0, 1.0, None, None, None, revised=True).sentence == "0.00 to 1.00 s: undecided, revised"
 
 
 @pytest.mark.parametrize("llr", [-3.0, 3.0])

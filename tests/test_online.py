@@ -1,19 +1,20 @@
 """Streaming equals offline, in any blocks; the future never changes a decision; memory does not grow."""
 
+import json
 import tracemalloc
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
+import detector
+import replayguard
 from detector import quality
 from detector.calibration import Calibration
-from detector.score import Detector
-from detector.systems import build_network, specify
-from remasc import ARRAYS
 from remasc.audio import write_wav
-from streaming import Decision, Settings, StreamingDetector
+from streaming import Decision, Settings, StreamingDetector, listen
+from streaming.blocks import Block
 from streaming.sources import ArraySource, FileSource
 
 RATE = 16000
@@ -27,7 +28,7 @@ class Cheap:
 
     def judge(self, waveform, sample_rate, array=None, *, threshold=None):
         self.heard += 1
-        score = float(np.float64(hash(waveform.tobytes()) % 2001 - 1000) / 100)
+        score = (zlib.crc32(waveform.tobytes()) % 2001 - 1000) / 100
         llr = None if self.calibration is None else self.calibration.llr(score)
         if waveform.shape[1] > quality.MAX_SECONDS * sample_rate:
             return SimpleNamespace(score=score, llr=llr, decision="undecided", reason="too-long", detail="")
@@ -36,11 +37,10 @@ class Cheap:
 
 
 @pytest.fixture(scope="module")
-def untrained():
-    torch.manual_seed(0)
-    config = {"specification": specify("compact", tuple(ARRAYS.values())).as_dict(), "network": {}}
-    run = {"calibration": {"slope": 2.0, "offset": -0.5}, "threshold": {"score": 0.0, "p_fa": 0.05}}
-    return Detector(build_network(config), config, run)
+def untrained(tmp_path_factory):
+    from tests.test_score import checkpoint  # imports torch, which the laws of the stream do not need
+
+    return detector.load(checkpoint(tmp_path_factory.mktemp("detectors") / "one"))
 
 
 def scene(seed, mics=2, seconds=8.0, rate=RATE):
@@ -246,6 +246,17 @@ def test_lost_samples_leave_a_command_undecided():
     assert all(d.start * RATE >= 2 * RATE + 100 for d in after)
 
 
+def test_listening_to_a_source_is_feed_and_flush_and_hears_of_losses():
+    x = bursts(2.0, pause=0.4)
+    source = ArraySource(x, RATE)
+    assert list(listen(source, StreamingDetector(Cheap(), None, RATE))) == stream(Cheap(), x, [160])
+    blocks = list(source)
+    blocks[150] = Block(blocks[150].samples, lost=480)
+    said = [d for d in listen(blocks, StreamingDetector(Cheap(), None, RATE)) if d.final]
+    assert [d.reasons for d in said] == [("interrupted",), ()]
+    assert said[0].end <= 1.5 <= said[1].start
+
+
 def test_reset_is_a_new_object():
     x, y = scene(0, 2, 5.0), scene(1, 2, 5.0)
     live = StreamingDetector(Cheap(), "D1", RATE)
@@ -370,3 +381,22 @@ def test_sources_give_their_samples_in_order(tmp_path):
 
 def test_decisions_compare_as_data():
     assert Decision(0, 1, 2.0, None, True) == Decision(0, 1, 2.0, None, True)
+
+
+def test_the_front_door_listens_to_a_file(untrained, tmp_path, capsys):
+    from tests.test_score import checkpoint
+
+    x = bursts(1.4, 0.5)
+    write_wav(tmp_path / "a.wav", x, RATE, "FLOAT")
+    write_wav(tmp_path / "quiet.wav", x[:, :RATE], RATE, "FLOAT")
+    name = str(checkpoint(tmp_path / "detector"))
+    common = ["--detector", name, "--array", "D1"]
+    assert replayguard.main(["live", "--from", str(tmp_path / "a.wav"), *common, "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    said = stream(untrained, x, [160], array="D1")
+    assert lines == [json.loads(d.as_json()) for d in said]
+    assert replayguard.main(["live", "--from", str(tmp_path / "a.wav"), *common]) == 0
+    assert capsys.readouterr().out.splitlines() == [d.sentence for d in said if d.final]
+    assert replayguard.main(["live", "--from", str(tmp_path / "quiet.wav"), *common]) == 1
+    assert "no command" in capsys.readouterr().err
+    assert replayguard.main(["live", "--from", str(tmp_path / "gone.wav"), *common]) == 2
