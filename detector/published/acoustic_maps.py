@@ -68,9 +68,8 @@ class AcousticMaps(PublishedNetwork):
         x = self._real(x, f"waveforms (B, {self.channels}, T)")[..., : self.window]
         x = nn.functional.pad(x.to(self.directions.dtype), (0, max(0, N_FFT - x.shape[-1])))
         peak = x.abs().amax(dim=(-2, -1), keepdim=True)
-        x = x / torch.where(
-            peak > 0, peak, torch.ones_like(peak)
-        )  # the maps do not know the level, rounding does
+        # the maps do not know the level, but rounding does
+        x = x / torch.where(peak > 0, peak, torch.ones_like(peak))
         window = torch.hann_window(N_FFT, dtype=x.dtype, device=x.device)
         s = torch.stft(x.flatten(0, 1), N_FFT, HOP, window=window, center=False, return_complex=True)
         s = s.unflatten(0, x.shape[:2])  # (B, M, F, N)
