@@ -148,7 +148,7 @@ def test_training_lowers_both_losses():
     masked = draw_masks(network.grid, 4, share=0.5, sides=None)
     optimizer = torch.optim.Adam(network.parameters(), 3e-4)
     history = []
-    for _ in range(8):
+    for _ in range(14):
         infonce, mse = network.losses(x, masked)
         optimizer.zero_grad()
         (infonce + 10 * mse).backward()
