@@ -36,7 +36,7 @@ def plans(scenes: Sequence[dict]) -> bytes:
             panel.arrow(x, y, 0.3 * ahead, 0.3 * aside, width=0.02, color="black")
             if scene["noise"]["point"] is not None:
                 panel.plot(*scene["noise"]["point"][:2], "x", color="0.5", markersize=5, label="background")
-        if environment == 1:
+        if environment == 1 or not own:
             panel.set(xlim=(17.5, 22.5), ylim=(17.5, 22.5))
         else:
             width, length = np.mean([s["room"]["dims"][:2] for s in own], axis=0)

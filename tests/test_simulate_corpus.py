@@ -520,3 +520,39 @@ def test_what_is_held_out_is_heard_in_eval_alone(speech, name):
     assert len(seen["train"]) > 1
     with pytest.raises(ValueError, match="held_out"):
         dataclasses.replace(recipe, held_out={"environment": [1, 2, 3, 4]})
+
+
+def test_labelled_speakers_are_heard_beside_a_set_that_names_its_partitions():
+    from remasc.simulate.casts import split_speakers
+    from remasc.simulate.speech import Clip
+
+    told = [Clip(f"{p}.wav", f"a:{p}", True, p) for p in ("train", "dev", "eval")]
+    others = [Clip(f"{n}.wav", f"b:person{n}", True) for n in range(50)]
+    parts, own = split_speakers([*told, *others], TINY)
+    assert own
+    assert sum(map(len, parts.values())) == 53
+    one, own = split_speakers([*told[:2], *others[:1]], TINY)
+    assert not own or one["eval"] == ["b:person0"]
+    assert one["eval"] == ["b:person0"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"environments": {"1": 1.0}, "held_out": {"environment": [4]}},
+        {"environments": {"1": 1.0}, "held_out": {"playback_device": [1, 2, 3, 4]}},
+        {"source_recorders": {"1": 1.0}, "held_out": {"source_recorder": [3]}},
+    ],
+)
+def test_a_recipe_that_leaves_a_partition_nothing_is_one_sentence(changes):
+    with pytest.raises(ValueError, match="recipe 'tiny'"):
+        dataclasses.replace(TINY, **changes)
+
+
+def test_other_voices_do_not_stay_under_old_names(tmp_path):
+    pytest.importorskip("espeakng_loader")
+    from remasc.simulate.voices import make_voices
+
+    fresh = make_voices(tmp_path / "fresh", "two", {"eval": 2}, per_speaker=1)
+    used = make_voices(tmp_path / "used", "one", {"eval": 3}, per_speaker=1)
+    assert digest(make_voices(used, "two", {"eval": 2}, per_speaker=1)) == digest(fresh)

@@ -64,6 +64,7 @@ def full_order(
     """`responses` by pyroomacoustics' image method: (S, M, L), time zero at sample PRE; emitters radiate evenly."""
     import pyroomacoustics as pra
 
+    pra.constants.set("num_threads", 1)  # threads of its own, which no pool's limit reaches
     walls = [pra.Material({"coeffs": list(a), "center_freqs": BANDS.tolist()}) for a in room.absorption]
     sides = dict(zip(("west", "east", "south", "north", "floor", "ceiling"), walls, strict=True))
     order = int(np.ceil(room.speed_of_sound * max(room.rt60) / min(room.dims)))

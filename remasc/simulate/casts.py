@@ -40,17 +40,16 @@ def split_speakers(clips: list[Clip], recipe: Recipe) -> tuple[dict[str, list[st
     labelled = sorted({c.group for c in clips if c.labelled} - set(told))
     loose = sorted({c.group for c in clips if not c.labelled} - set(labelled))
     parts = {p: sorted(name for name, home in told.items() if home == p) for p in wanted}
-    own = True
-    if not all(parts.values()):
-        if len(wanted) == 1 and not labelled:
-            labelled, loose = loose, []
-        if len(labelled) < len(wanted):  # folders are no speakers: they may be words, or days
-            raise ValueError(
-                f"the speech folder names {len(labelled)} speakers for {len(wanted)} partitions that share none; "
-                "add a metadata.csv with the columns file,speaker"
-            )
-        dealt, own = split(labelled, recipe.speaker_share, wanted, key=speaker_of)
-        parts = {p: sorted([*parts[p], *dealt[p]]) for p in wanted}
+    empty = [p for p in wanted if not parts[p]]
+    if len(wanted) == 1 and empty and not labelled:
+        labelled, loose = loose, []
+    if len(labelled) < len(empty):  # folders are no speakers: they may be words, or days
+        raise ValueError(
+            f"the speech folder names {len(labelled)} speakers for {len(empty)} partitions that share none; "
+            "add a metadata.csv with the columns file,speaker"
+        )
+    dealt, own = split(labelled, recipe.speaker_share, wanted, key=speaker_of, needed=empty)
+    parts = {p: sorted([*parts[p], *dealt[p]]) for p in wanted}
     if "train" in parts:
         parts["train"] += loose
     return parts, own

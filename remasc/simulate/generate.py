@@ -13,6 +13,7 @@ from remasc.arrays import ARRAYS
 from remasc.audio import write_wav
 from remasc.parallel import default_workers, tracked, unordered
 from remasc.protocol import PARTITIONS
+from remasc.simulate.casts import split_speakers
 from remasc.simulate.layout import arrays_of, is_done, sound_path, write_plan, write_tables
 from remasc.simulate.recipes import Recipe, load_recipe
 from remasc.simulate.scenes import cast_of, draw_scenes
@@ -70,7 +71,8 @@ def generate(
     else:
         rows = [row for row in template_rows(template, scale) if row.array in names]
         scenes = draw_rows(plan, corpus_name, casts, rows, progress)
-    card = _card(plan, corpus_name, seed, names, clips, speakers, folders) | {"noise_disjoint": apart}
+    card = _card(plan, corpus_name, seed, names, clips, speakers, folders)
+    card |= {"noise_disjoint": apart, "speakers_by_label": split_speakers(clips, plan)[1]}
     write_plan(out, scenes, {"name": corpus_name, "version": VERSION}, names, resume)
     _render_all(scenes, corpus_name, names, folders, out, workers, progress)
     write_tables(out, scenes, card, names)

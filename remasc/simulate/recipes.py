@@ -83,7 +83,7 @@ class Recipe:
     devices: dict[str, int] = field(default_factory=lambda: {"train": 20, "dev": 6, "eval": 10})
     speaker_share: dict[str, float] = field(default_factory=lambda: {"train": 0.6, "dev": 0.15, "eval": 0.25})
     voices: dict[str, int] = field(default_factory=lambda: {"train": 24, "dev": 6, "eval": 10})
-    unlabelled_share: float = 0.25  # of the train pairs, spoken by sets without speaker labels where given
+    unlabelled_share: float = 0.25  # how often train asks sets without speaker labels, where there are any
     source_recorders: dict[str, float] = field(default_factory=lambda: {"1": 0.4, "2": 0.35, "3": 0.25})
     effort_db: float = 1.5  # standard deviation of the voices' tilt, dB per octave around 1 kHz
     codec_share: float = 0.3
@@ -168,9 +168,15 @@ class Recipe:
         for key, needed in (("rooms", homes), ("devices", homes), ("snr_db", heard)):
             if missing := sorted(needed - set(getattr(self, key))):
                 self._refuse(key, getattr(self, key), f"an entry for {missing[0]}")
-        for key in ("environments", "source_recorders"):
-            if sum(getattr(self, key).values()) <= 0:
-                self._refuse(key, getattr(self, key), "at least one share above 0")
+        for key, condition in (("environments", "environment"), ("source_recorders", "source_recorder")):
+            shares = getattr(self, key)
+            for partition in wanted:
+                left = self.allowed(condition, partition, [int(code) for code in shares])
+                if sum(shares[str(code)] for code in left) <= 0:
+                    self._refuse(key, shares, f"a share above 0 of what {partition} may hold (see held_out)")
+        drivers = {p for p in wanted if not self.allowed("playback_device", p, (1, 2, 3, 4))}
+        if drivers and not self.environments.get("4", 0) > 0:
+            self._refuse("environments", self.environments, "vehicles, where their own loudspeakers play")
         if not any(self.speaker_share.get(partition, 1) for partition in wanted):
             self._refuse("speaker_share", self.speaker_share, "a share above 0 where there are pairs")
 

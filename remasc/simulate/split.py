@@ -28,26 +28,29 @@ def split(
     shares: Mapping[str, float],
     wanted: Sequence[str],
     key: Callable[[str], str] = str,
+    needed: Sequence[str] | None = None,
 ) -> tuple[dict[str, list[str]], bool]:
     """The names of each wanted partition, sorted, disjoint; and whether each went to the home of its `key`.
 
-    Where a wanted partition would stay empty (few names), the names are dealt in the order of their hashes
-    instead, at least one each: still disjoint within this corpus, but no longer the same in every corpus.
-    There must be as many names as wanted partitions.
+    Where a needed partition (all wanted ones by default) would stay empty, for there are few names, the names are
+    dealt to the needed ones in the order of their hashes instead, at least one each: still disjoint within this
+    corpus, but no longer the same in every corpus. There must be as many names as needed partitions.
     """
+    needed = wanted if needed is None else needed
     parts: dict[str, list[str]] = {p: [] for p in wanted}
     for name in sorted(names):
         home = home_of(key(name), shares)
         if home in parts:
             parts[home].append(name)
-    if all(parts.values()):
+    if all(parts[p] for p in needed):
         return parts, True
+    parts = {p: [] for p in wanted}
     order = sorted(names, key=lambda name: (position_of(key(name)), name))
-    weights = [max(shares.get(p, 0.0), 1e-9) for p in wanted]
-    free, start = len(order) - len(wanted), 0
+    weights = [max(shares.get(p, 0.0), 1e-9) for p in needed]
+    free, start = len(order) - len(needed), 0
     counts = [1 + int(free * w / sum(weights)) for w in weights]
     counts[0] += len(order) - sum(counts)
-    for partition, count in zip(wanted, counts, strict=True):
+    for partition, count in zip(needed, counts, strict=True):
         parts[partition] = sorted(order[start : start + count])
         start += count
     return parts, False
