@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from remasc.atomic import whole_file, write_text
 from remasc.identity import scene_rng
 from remasc.protocol import partitions
 from remasc.schema import name_of
-from remasc.simulate.layout import FIRST_ID
+from remasc.simulate.layout import by_file, read_scenes, scene_of
 from remasc.simulate.rooms import PRE, Emitter, responses, room_of
 from remasc.simulate.scenes import CONTENT_RATE
 from remasc.simulate.talkers import mouth
@@ -54,14 +55,6 @@ def write_card(root: str | Path) -> Path:
     return folder / "card.md"
 
 
-def read_scenes(root: Path) -> list[dict]:
-    """The drawn scenes of a simulated corpus; empty for any other corpus."""
-    path = root / "scenes.jsonl"
-    return (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-    )
-
-
 def keep_verdicts(root: Path, verdicts: Sequence[Verdict]) -> None:
     """Keep what the probes found beside a simulated corpus, and in its card; any other corpus is left alone."""
     if (root / "scenes.jsonl").is_file():
@@ -80,22 +73,22 @@ def _verdicts(root: Path) -> list[Verdict]:
     try:
         found = json.loads((root / PROBES).read_text(encoding="utf-8"))
         rows = found["verdicts"] if found["corpus"] == _stamp(root) else []
-    except (OSError, ValueError, KeyError, TypeError):
+        known = {entry.name for entry in fields(Verdict)}
+        return [
+            Verdict(**{k: v for k, v in row.items() if k in known} | {"band": tuple(row["band"])})
+            for row in rows
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    return [
-        Verdict(**{k: v for k, v in row.items() if k != "failed"} | {"band": tuple(row["band"])})
-        for row in rows
-    ]
 
 
 def recordings_of(corpus: Corpus, scenes: Sequence[dict]) -> dict[str, list[Recording]]:
     """scene_id -> its recordings, one an array."""
-    owner = {scene.get("file_id") or str(FIRST_ID + scene["index"]): scene["scene_id"] for scene in scenes}
+    owner = by_file(scenes)
     out: dict[str, list[Recording]] = {}
     for recording in corpus:
-        scene_id = owner.get(recording.file_id[:-1]) or owner.get(recording.file_id)
-        if scene_id is not None:
-            out.setdefault(scene_id, []).append(recording)
+        if (scene := scene_of(recording.file_id, owner)) is not None:
+            out.setdefault(scene["scene_id"], []).append(recording)
     return out
 
 

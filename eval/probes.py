@@ -9,7 +9,6 @@ recordings of the world they are reported and gate nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from eval.metrics import bootstrap_interval, eer
 from remasc import ARRAYS, Corpus, Recording
 from remasc.parallel import tracked, unordered
 from remasc.protocol import PARTITIONS, partitions
-from remasc.simulate.layout import FIRST_ID
+from remasc.simulate.layout import by_file, read_scenes, scene_of
 
 ENOUGH = 1000  # trials of each class from which an interval stands as it is
 NOTHING = (0.45, 0.55)  # EER of what must not tell the classes apart
@@ -31,8 +30,8 @@ _CHUNK = 16
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one probe found on one array: EER and its interval (fractions), the band it owes, and trials of each
-    class. `gates` is False where the band is reported only."""
+    """What one probe found on one array: EER and its interval (fractions, at confidence `level`), the band it owes,
+    and trials of each class. `gates` is False where the band is reported only."""
 
     array: str
     probe: str
@@ -43,6 +42,7 @@ class Verdict:
     genuine: int
     replay: int
     gates: bool
+    level: float = 0.95
 
     @property
     def failed(self) -> bool:
@@ -63,7 +63,7 @@ def probe_corpus(
     """Every probe on every array of a corpus; ValueError where train, dev and eval do not hold both classes."""
     corpus = Corpus.from_meta(root)
     parts = partitions(corpus)
-    scenes = _scenes(Path(root))
+    scenes = by_file(read_scenes(Path(root)))
     recipe = corpus.card.get("recipe") or {}
     present = [name for name in ARRAYS if any(r.array == name for r in corpus)]
     unknown = sorted(set(arrays or ()) - set(present))
@@ -96,16 +96,6 @@ def _both_classes(probe: str, facts: dict) -> bool:
     )
 
 
-def _scenes(root: Path) -> dict[str, dict]:
-    """The drawn scenes of a simulated corpus by their file ids without the recording device (by the whole id in
-    one that follows a template); empty for any other corpus."""
-    path = root / "scenes.jsonl"
-    if not path.is_file():
-        return {}
-    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {row.get("file_id") or str(FIRST_ID + row["index"]): row for row in rows}
-
-
 def _facts(
     parts: dict[str, list[Recording]], scenes: dict, array: str, workers: int | None, progress: bool
 ) -> dict[str, list[dict]]:
@@ -121,7 +111,7 @@ def _facts(
     apart = {scene["pair"] for scene in scenes.values() if scene["device"] and scene["device"]["built_in"]}
     for name, part in parts.items():
         for facts, recording in zip(out[name], part, strict=True):
-            scene = scenes.get(recording.file_id[:-1]) or scenes.get(recording.file_id)
+            scene = scene_of(recording.file_id, scenes)
             if scenes:
                 facts["place"] = None if scene is None or scene["pair"] in apart else place_of(scene)
     labels = {name: np.array([int(r.label) for r in part]) for name, part in parts.items()}
@@ -151,11 +141,12 @@ def _verdict(array: str, probe: str, facts: dict, recipe: dict, gates: bool) -> 
         labels[name] = facts["labels"][name][kept]
     scores = classify(columns, labels)
     genuine, replay = scores[labels["eval"] == 1], scores[labels["eval"] == 0]
-    enough = min(map(len, (genuine, replay))) >= ENOUGH * (0.9 if probe == "place" else 1)  # some stand apart
-    level = 0.95 if enough else 1 - 0.05 / len(facts["eval"][0])
+    # of the partition, not of the probe: place leaves some pairs out
+    fewest = np.bincount(facts["labels"]["eval"], minlength=2).min()
+    level = 0.95 if fewest >= ENOUGH else 1 - 0.05 / len(facts["eval"][0])
     low, high = bootstrap_interval(genuine, replay, eer, n=2000, level=level)
     owed, found = band_of(probe, recipe), float(eer(genuine, replay)[0])
-    return Verdict(array, probe, found, low, high, owed, len(genuine), len(replay), gates)
+    return Verdict(array, probe, found, low, high, owed, len(genuine), len(replay), gates, level)
 
 
 def classify(columns: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> np.ndarray:
@@ -212,8 +203,8 @@ def conclusion(verdicts: Sequence[Verdict]) -> str:
     failed = [v for v in verdicts if v.failed]
     fewest = min(min(v.genuine, v.replay) for v in verdicts)
     counts = f"{fewest:,} eval trials or more of each class on each array"
-    if fewest < ENOUGH:
-        counts += f"; fewer than {ENOUGH:,}, so the intervals are widened for the number of probes"
+    if any(v.level > 0.95 for v in verdicts):
+        counts += f"; fewer than {ENOUGH:,} in eval, so the intervals are widened for the number of probes"
     if not any(v.gates for v in verdicts):
         return f"Reported only: this corpus follows the world and owes no band ({counts})."
     if not failed:

@@ -531,8 +531,7 @@ def test_labelled_speakers_are_heard_beside_a_set_that_names_its_partitions():
     parts, own = split_speakers([*told, *others], TINY)
     assert own
     assert sum(map(len, parts.values())) == 53
-    one, own = split_speakers([*told[:2], *others[:1]], TINY)
-    assert not own or one["eval"] == ["b:person0"]
+    one, _ = split_speakers([*told[:2], *others[:1]], TINY)
     assert one["eval"] == ["b:person0"]
 
 

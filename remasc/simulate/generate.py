@@ -11,7 +11,7 @@ from pathlib import Path
 
 from remasc.arrays import ARRAYS
 from remasc.audio import write_wav
-from remasc.parallel import default_workers, tracked, unordered
+from remasc.parallel import checked_workers, tracked, unordered
 from remasc.protocol import PARTITIONS
 from remasc.simulate.casts import split_speakers
 from remasc.simulate.layout import arrays_of, is_done, sound_path, write_plan, write_tables
@@ -182,7 +182,7 @@ def _render_all(
     progress: bool,
 ) -> None:
     todo = [scene for scene in scenes if not is_done(scene, arrays, out)]
-    workers = min(workers or default_workers(), max(1, len(todo)))
+    workers = min(checked_workers(workers), max(1, len(todo)))
     size = max(1, min(8, len(todo) // (4 * workers)))
     jobs = [(todo[i : i + size], corpus_name, arrays, folders, out) for i in range(0, len(todo), size)]
     done = ((count, count) for count in unordered(render_batch, jobs, workers))

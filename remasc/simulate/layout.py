@@ -85,6 +85,24 @@ def by_number(scenes: list[dict]) -> list[dict]:
     return sorted(scenes, key=lambda scene: scene["index"])
 
 
+def read_scenes(root: Path) -> list[dict]:
+    """The drawn scenes of a simulated corpus; empty for any other corpus."""
+    path = root / "scenes.jsonl"
+    return (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    )
+
+
+def by_file(scenes: Sequence[dict]) -> dict[str, dict]:
+    """Scenes by what their files are called: the whole id after a template, else the id without the device."""
+    return {scene.get("file_id") or str(FIRST_ID + scene["index"]): scene for scene in scenes}
+
+
+def scene_of(file_id: str, scenes: dict[str, dict]) -> dict | None:
+    """The scene of a file among those of `by_file`."""
+    return scenes.get(file_id[:-1]) or scenes.get(file_id)
+
+
 def write_plan(out: Path, scenes: list[dict], stamp: dict, arrays: tuple[str, ...], resume: bool) -> None:
     """Write the plan before any audio. A folder that holds anything but this very corpus is refused; without
     `resume` an older simulation in it is replaced."""
