@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,20 +11,13 @@ from torch.nn.functional import interpolate
 
 from detector.backbones import AST
 from detector.backbones.weights import resampled_positions
-
-GOLDEN = Path(__file__).parent / "golden"
-_spec = importlib.util.spec_from_file_location("golden_fill", GOLDEN / "fill.py")
-golden_fill = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(golden_fill)
+from tests.golden_outputs import fill, read_golden
 
 
 def filled(name: str) -> tuple[dict[str, torch.Tensor], torch.Tensor, np.ndarray]:
     """Seeded published weights, the seeded input, and the published output."""
-    with np.load(GOLDEN / name, allow_pickle=False) as file:
-        spec, meta, y = json.loads(str(file["spec"])), json.loads(str(file["meta"])), file["y"]
-    state = {
-        key: torch.from_numpy(golden_fill.fill(key, tuple(shape))) for key, shape in spec.items() if shape
-    }
+    spec, meta, y = read_golden(name).values()
+    state = {key: torch.from_numpy(fill(key, tuple(shape))) for key, shape in spec.items() if shape}
     x = np.random.default_rng(meta["input_seed"]).standard_normal(meta["input_shape"]).astype(np.float32)
     return state, torch.from_numpy(x), y
 
@@ -38,7 +28,7 @@ def distance(a: torch.Tensor, b: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def golden():
-    return filled("ast_tiny_t100.npz")
+    return filled("ast_tiny_t100")
 
 
 @pytest.fixture(scope="module")

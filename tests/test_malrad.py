@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,24 +11,18 @@ import torch
 from detector.published import MALRAD
 from detector.systems import build_network, specify
 from remasc import ARRAYS
-
-GOLDEN = Path(__file__).parent / "golden"
-_spec = importlib.util.spec_from_file_location("golden_fill", GOLDEN / "fill.py")
-golden_fill = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(golden_fill)
+from tests.golden_outputs import fill, read_golden
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict:
-    with np.load(GOLDEN / "malrad_c4_sr44100.npz", allow_pickle=False) as file:
-        return {"spec": json.loads(str(file["spec"])), "meta": json.loads(str(file["meta"])), "y": file["y"]}
+    return read_golden("malrad_c4_sr44100")
 
 
 @pytest.fixture(scope="module")
 def network(golden) -> MALRAD:
     state = {
-        f"module.{key}": torch.as_tensor(golden_fill.fill(key, tuple(shape)))
-        for key, shape in golden["spec"].items()
+        f"module.{key}": torch.as_tensor(fill(key, tuple(shape))) for key, shape in golden["spec"].items()
     }
     return MALRAD(4, 44100).load_published(state).eval()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +12,18 @@ from safetensors.torch import save_file
 
 from detector.published import NNMultichannel
 from detector.published.filter_bank import filter_bank_max
-
-GOLDEN = Path(__file__).parent / "golden"
-_spec = importlib.util.spec_from_file_location("golden_fill", GOLDEN / "fill.py")
-golden_fill = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(golden_fill)
+from tests.golden_outputs import fill, read_golden
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict:
-    with np.load(GOLDEN / "cldnn_c2_sr44100.npz", allow_pickle=False) as file:
-        return {"spec": json.loads(str(file["spec"])), "meta": json.loads(str(file["meta"])), "y": file["y"]}
+    return read_golden("cldnn_c2_sr44100")
 
 
 @pytest.fixture(scope="module")
 def published_state(golden) -> dict[str, torch.Tensor]:
     return {
-        f"module.{key}": torch.from_numpy(golden_fill.fill(key, tuple(shape)))
-        for key, shape in golden["spec"].items()
+        f"module.{key}": torch.from_numpy(fill(key, tuple(shape))) for key, shape in golden["spec"].items()
     }
 
 

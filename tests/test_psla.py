@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,22 +9,17 @@ import torch.nn.functional as F
 
 from detector.backbones import PSLA
 from detector.backbones.psla import _Attention, published_name
-
-GOLDEN = Path(__file__).parent / "golden"
-_spec = importlib.util.spec_from_file_location("golden_fill", GOLDEN / "fill.py")
-golden_fill = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(golden_fill)
+from tests.golden_outputs import fill, read_golden
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict:
-    with np.load(GOLDEN / "psla_b0_h4.npz", allow_pickle=False) as file:
-        return {"spec": json.loads(str(file["spec"])), "meta": json.loads(str(file["meta"])), "y": file["y"]}
+    return read_golden("psla_b0_h4")
 
 
 @pytest.fixture(scope="module")
 def published(golden) -> dict[str, torch.Tensor]:
-    filled = {key: golden_fill.fill(key, tuple(shape)) for key, shape in golden["spec"].items()}
+    filled = {key: fill(key, tuple(shape)) for key, shape in golden["spec"].items()}
     return {f"module.{key}": torch.as_tensor(value) for key, value in filled.items()}
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,20 +10,13 @@ import torch.nn.functional as F
 from detector.backbones import AST
 from detector.pretrain import SSAST
 from detector.pretrain.masking import draw_masks
-
-GOLDEN = Path(__file__).parent / "golden"
-_spec = importlib.util.spec_from_file_location("golden_fill", GOLDEN / "fill.py")
-golden_fill = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(golden_fill)
+from tests.golden_outputs import fill, read_golden
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict:
-    with np.load(GOLDEN / "ssast_tiny_patch_t100.npz", allow_pickle=False) as file:
-        spec, meta, y = json.loads(str(file["spec"])), json.loads(str(file["meta"])), file["y"]
-    state = {
-        key: torch.from_numpy(golden_fill.fill(key, tuple(shape))) for key, shape in spec.items() if shape
-    }
+    spec, meta, y = read_golden("ssast_tiny_patch_t100").values()
+    state = {key: torch.from_numpy(fill(key, tuple(shape))) for key, shape in spec.items() if shape}
     state |= {"p_input_fdim": torch.tensor(128), "p_input_tdim": torch.tensor(1024)}
     x = np.random.default_rng(meta["input_seed"]).standard_normal(meta["input_shape"]).astype(np.float32)
     return {"state": state, "x": torch.from_numpy(x), "y": y, "spec": spec}
@@ -42,7 +31,7 @@ def small(golden) -> SSAST:
 def fine_tuned(golden, state) -> torch.Tensor:
     network = AST.from_ssast(state, 35, 100)
     head = {"0.weight": (192,), "0.bias": (192,), "1.weight": (35, 192), "1.bias": (35,)}
-    filled = {name: torch.from_numpy(golden_fill.fill(f"mlp_head.{name}", s)) for name, s in head.items()}
+    filled = {name: torch.from_numpy(fill(f"mlp_head.{name}", s)) for name, s in head.items()}
     network.mlp_head.load_state_dict(filled)
     with torch.inference_mode():
         return network.eval()(golden["x"])
