@@ -24,8 +24,8 @@ from remasc.simulate.speech import (
     active_stretch,
     build_command,
     choose_command,
+    coloured,
     scan_speech,
-    tilted,
     without_rumble,
 )
 
@@ -496,8 +496,55 @@ def test_the_rumble_of_dry_recordings_reaches_neither_chain():
 def test_effort_tilts_by_so_many_decibels_per_octave():
     rate, t = 16000, np.arange(16000) / 16000
     tones = sum(np.sin(2 * np.pi * f * t) for f in (500, 1000, 2000, 4000))
-    spectrum = np.abs(np.fft.rfft(tilted(tones, rate, 2.0)))[[500, 1000, 2000, 4000]] / 8000
+    spectrum = np.abs(np.fft.rfft(coloured(tones, rate, 2.0)))[[500, 1000, 2000, 4000]] / 8000
     assert np.allclose(20 * np.log10(spectrum), [-2, 0, 2, 4], atol=0.1)
+    curve = np.zeros(9)
+    curve[[4, 5]] = 3.0, -6.0  # dB at 800 and 1600 Hz
+    spectrum = np.abs(
+        np.fft.rfft(coloured(sum(np.sin(2 * np.pi * f * t) for f in (800, 1600)), rate, 0.0, curve))
+    )
+    assert np.allclose(20 * np.log10(spectrum[[800, 1600]] / 8000), [3, -6], atol=0.1)
+
+
+def test_a_bystander_is_as_likely_beside_a_talker_as_beside_a_device(speech):
+    recipe = Recipe("law", pairs={"eval": 300}, bystander_share=0.4)
+    scenes = drawn(recipe, "bystanders", speech)
+    shares = [
+        np.mean([scene["bystander"] is not None for scene in scenes if scene["label"] == label])
+        for label in ("genuine", "replay")
+    ]
+    assert np.allclose(shares, 0.4, atol=0.1)  # 3.5 standard deviations
+    for scene in scenes:
+        if scene["bystander"] and scene["environment"] != 4:
+            away = np.linalg.norm(np.subtract(scene["bystander"]["place"], scene["stand"]))
+            assert away > 0.38
+
+
+def test_sets_without_speakers_are_heard_as_often_as_the_recipe_says(tmp_path):
+    """Also where most of their clips are too short for a command."""
+    rng = np.random.default_rng(0)
+    for name, seconds in (("a", 1.6), ("b", 1.6), ("loose", 0.5), ("loose2", 2.0)):
+        for i in range(12 if name.startswith("loose") else 6):
+            folder = tmp_path / ("loose" if name.startswith("loose") else "named")
+            folder.mkdir(exist_ok=True)
+            t = np.arange(int(seconds * 16000)) / 16000
+            write_wav(folder / f"{name}{i}.wav", 0.1 * rng.standard_normal((1, len(t))), 16000)
+    rows = [f"{name}{i}.wav,{name}\n" for name in "ab" for i in range(6)]
+    (tmp_path / "named" / "metadata.csv").write_text("file,speaker\n" + "".join(rows))
+    recipe = Recipe("law", pairs={"train": 300}, unlabelled_share=0.25)
+    scenes = [s for s in drawn(recipe, "shares", tmp_path) if s["label"] == "genuine"]
+    share = np.mean([scene["voice"] == "loose" for scene in scenes])
+    assert abs(share - 0.25) < 0.09  # 3.5 standard deviations
+
+
+def test_a_share_of_the_recordings_is_taken_where_they_are_played(speech):
+    recipe = Recipe("law", pairs={"eval": 200}, target_room_share=0.5)
+    recorders = [
+        (s["recorder"]["room"]["id"] == s["room"]["id"])
+        for s in drawn(recipe, "target", speech)
+        if s["recorder"] and s["recorder"]["kind"] != 3
+    ]
+    assert abs(np.mean(recorders) - 0.5) < 0.15
 
 
 @pytest.mark.parametrize("name", [n for n in shipped_recipes() if n.startswith("held-out-")])

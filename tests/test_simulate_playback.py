@@ -9,6 +9,7 @@ from remasc.simulate.playback import (
     EQUALISER_DB,
     FAMILIES,
     apply_magnitude,
+    crossover,
     distort,
     driver_emitters,
     driver_spectra,
@@ -18,6 +19,7 @@ from remasc.simulate.playback import (
     minimum_phase,
     piston_table,
     slow_gain,
+    with_one_driver,
 )
 from remasc.simulate.render import breath
 from remasc.simulate.rooms import BANDS
@@ -139,3 +141,24 @@ def test_equaliser_flattens_the_device_as_far_as_it_may(family):
 def test_breath_is_as_soft_as_drawn():
     sound = np.fft.irfft(breath(scene_rng("c", "breath"), 48000, 30.0), 48000)
     assert 20 * np.log10(np.sqrt(np.square(sound).mean())) == pytest.approx(-30, abs=0.01)
+
+
+def test_crossover_branches_are_causal_in_phase_and_sum_to_an_all_pass():
+    rate, n = 16000, 4096
+    f = np.linspace(0, rate / 2, n // 2 + 1)
+    low, high = crossover(f, 300.0)
+    assert np.allclose(np.abs(low + high), 1, atol=1e-9)
+    both = (f > 100) & (f < 900)
+    assert np.abs(np.angle(low[both] / high[both])).max() < 1e-6
+    at = np.argmin(np.abs(f - 300))
+    assert 20 * np.log10(np.abs(low[at])) == pytest.approx(-6.0, abs=0.1)
+    response = np.fft.irfft(low, n)
+    assert np.square(response[n // 2 :]).sum() < 1e-5 * np.square(response).sum()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_driver_plays_everything_from_the_middle(family):
+    device = with_one_driver(make_device("law", "x", family))
+    assert len(device.drivers) == 1
+    white = np.ones(2049, np.complex64)
+    assert np.allclose(np.abs(driver_spectra(device, white, 16000)[0])[1:1800], 1, atol=0.3)

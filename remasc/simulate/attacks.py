@@ -34,12 +34,12 @@ def add_replay(
         families = recipe.allowed("playback_device", scene["partition"], (1, 2, 3, 4))
         own = recipe.allowed("playback_device", scene["partition"], (5,))
         family = 5 if not families or (built_in and own) else families[(turn - 1) % len(families)]
-    if family == 5:
-        scene["position"] = 0
+    if scene["environment"] == 4:  # ReMASC's codes: a genuine row says quiet or moving before the seat
+        scene["position"] = 0 if family == 5 else scene["position"] % 10
     shared = recipe.home(scene["partition"])
     instance = int(rng.integers(max(recipe.devices[recipe.source_of(scene["partition"])], 1)))
     scene["label"] = "replay"
-    scene["recorder"] = _recorder(recipe, scene["partition"], rng, kind)
+    scene["recorder"] = _recorder(recipe, scene["partition"], scene["room"], rng, kind)
     if not recipe.device_noise and "noise_db" in scene["recorder"]:
         scene["recorder"]["noise_db"] = 120.0
     scene["attack"] = _attack(recipe, rng)
@@ -48,6 +48,7 @@ def add_replay(
         "family": family,
         "drive_db": rng.uniform(-4, 5),
         "hiss": recipe.device_noise,
+        "one_driver": recipe.one_driver,
         "built_in": family == 5,
     }
     scene["chain"] = "mouth" if recipe.null else "device"
@@ -62,21 +63,18 @@ def _codec(rng: np.random.Generator) -> dict:
 
 def _attack(recipe: Recipe, rng: np.random.Generator) -> dict:
     """What the attacker does beyond playing the recording."""
-    use = rng.random(3) < [recipe.equaliser_share, recipe.dereverberated_share, recipe.near_person_share]
+    use = rng.random(2) < [recipe.equaliser_share, recipe.dereverberated_share]
     error, late_db = rng.normal(0, 1.0, 36), rng.uniform(6, 18)
-    aside, breath_db = rng.uniform(0.25, 0.6), rng.uniform(28, 45)
-    around = rng.uniform(0, 2 * np.pi)
-    return {
-        "equaliser_error_db": error if use[0] else None,
-        "late_down_db": late_db if use[1] else 0.0,
-        "person": {"offset": [aside * np.cos(around), aside * np.sin(around), 0.0], "breath_db": breath_db}
-        if use[2]
-        else None,
-    }
+    return {"equaliser_error_db": error if use[0] else None, "late_down_db": late_db if use[1] else 0.0}
 
 
-def _recorder(recipe: Recipe, partition: str, rng: np.random.Generator, kind: int | None) -> dict:
-    """How the attacker got the utterance: 1 professional recorder, 2 phone, 3 no recorder (speech synthesis)."""
+def _recorder(
+    recipe: Recipe, partition: str, target: dict, rng: np.random.Generator, kind: int | None
+) -> dict:
+    """How the attacker got the utterance: 1 professional recorder, 2 phone, 3 no recorder (speech synthesis).
+
+    A recording is taken in a room of its own, or in the `target` room, where it will be played.
+    """
     kinds = recipe.allowed("source_recorder", partition, sorted(map(int, recipe.source_recorders)))
     shares = np.array([recipe.source_recorders[str(k)] for k in kinds])
     drawn = int(rng.choice(kinds, p=shares / shares.sum()))
@@ -87,26 +85,17 @@ def _recorder(recipe: Recipe, partition: str, rng: np.random.Generator, kind: in
     }
     if kind == 3:
         return out
-    dims = (rng.uniform(2.5, 5.0), rng.uniform(3.0, 6.0), rng.uniform(2.3, 3.0))
-    shares = WALL_SHAPES[rng.integers(0, len(WALL_SHAPES), 6)] * rng.uniform(0.5, 1.5, (6, 1))
-    walls, rt60 = tilted_walls(dims, rng.uniform(0.2, 0.6), shares)
+    room = target if rng.random() < recipe.target_room_share else _recording_room(rng)
+    dims = np.array(room["dims"], float)
     distance, around = rng.uniform(0.2, 0.6), rng.uniform(-0.6, 0.6)
-    mouth = np.array(
-        [rng.uniform(0.8, dims[0] - 0.8), rng.uniform(0.8, dims[1] - 0.8), rng.uniform(1.0, 1.6)]
-    )
+    margin = np.minimum(0.8, 0.3 * dims[:2])
+    mouth = np.array([*rng.uniform(margin, dims[:2] - margin), min(rng.uniform(1.0, 1.6), dims[2] - 0.15)])
+    capsule = mouth + distance * np.array([0.995, 0.0, -0.1])
     out |= {
-        "room": {
-            "id": "recorder",
-            "kind": "shoebox",
-            "dims": list(dims),
-            "absorption": walls,
-            "rt60": rt60,
-            "temperature": 21.0,
-            "tail_db": 0.0,
-        },
+        "room": room,
         "mouth": mouth,
         "facing": np.array([np.cos(around), np.sin(around), -0.1]) / np.hypot(1, 0.1),
-        "capsule": mouth + distance * np.array([0.995, 0.0, -0.1]),
+        "capsule": np.clip(capsule, 0.05, dims - 0.05),
         "noise_db": rng.uniform(32, 50) if kind == 1 else rng.uniform(25, 42),
         "band": [rng.uniform(20, 60), 20000.0]
         if kind == 1
@@ -114,3 +103,19 @@ def _recorder(recipe: Recipe, partition: str, rng: np.random.Generator, kind: in
         "agc": 0.0 if kind == 1 else rng.uniform(0.1, 0.6),
     }
     return out
+
+
+def _recording_room(rng: np.random.Generator) -> dict:
+    """A furnished room of the attacker's victim, of no environment."""
+    dims = (rng.uniform(2.5, 5.0), rng.uniform(3.0, 6.0), rng.uniform(2.3, 3.0))
+    shares = WALL_SHAPES[rng.integers(0, len(WALL_SHAPES), 6)] * rng.uniform(0.5, 1.5, (6, 1))
+    walls, rt60 = tilted_walls(dims, rng.uniform(0.2, 0.6), shares)
+    return {
+        "id": "recorder",
+        "kind": "shoebox",
+        "dims": list(dims),
+        "absorption": walls,
+        "rt60": rt60,
+        "temperature": 21.0,
+        "tail_db": 0.0,
+    }

@@ -5,7 +5,7 @@ A device instance is drawn once from its identity and stays the same in every sc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -149,6 +149,13 @@ def make_device(corpus_name: str, device_id: str, family: int) -> Device:
     )
 
 
+def with_one_driver(device: Device) -> Device:
+    """The device playing everything through its first driver, put in its middle: a source without extent."""
+    middle = (0.5, 0.04, 0.65) if device.family == 5 else (0.0, 0.0, 0.0)
+    only = replace(device.drivers[0], offset=middle, turn=0.0, band=(0.0, 30000.0), delay=0.0, gain=1.0)
+    return replace(device, drivers=(only,))
+
+
 def magnitude(device: Device, frequencies: np.ndarray) -> np.ndarray:
     """|H| (F,) of the device's electro-acoustic response on its axis, apart from its drivers' crossovers."""
     f = np.maximum(frequencies, 10.0)
@@ -276,10 +283,17 @@ def driver_spectra(device: Device, spectrum: np.ndarray, rate: int) -> np.ndarra
     scale = 1 / np.sqrt(sum(d.gain**2 for d in device.drivers if d.band[1] > 2000))
     for i, driver in enumerate(device.drivers):
         low, high = driver.band
-        # Linkwitz-Riley magnitudes of fourth order: the branches sum to one
-        gate = (1 / (1 + (low / np.maximum(f, 1)) ** 4)) * (1 / (1 + (f / high) ** 4))
+        gate = crossover(f, low)[1] * crossover(f, high)[0]
         out[i] = spectrum * gate * (scale * driver.gain) * np.exp(-2j * np.pi * f * driver.delay)
     return out
+
+
+def crossover(frequencies: np.ndarray, corner: float) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high branch (F,) complex of a fourth-order Linkwitz-Riley crossover: causal, each 6 dB down at
+    `corner` (Hz), in phase with each other, their sum an all-pass. (Linkwitz, JAES 24, 1976.)"""
+    s = 1j * frequencies / max(corner, 1e-3)
+    below = 1 / (1 + np.sqrt(2) * s + s**2) ** 2
+    return below, s**4 * below
 
 
 def slow_gain(x: np.ndarray, rate: int, amount: float) -> np.ndarray:

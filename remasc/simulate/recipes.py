@@ -41,13 +41,15 @@ _RANGES = {
 _NUMBERS: dict[str, tuple[type, float, float]] = {
     "version": (int, 0, 1_000_000),
     "effort_db": (float, 0, 6),
+    "colour_db": (float, 0, 6),
     "replays_per_genuine": (int, 0, 100),
     "random_rooms": (float, 0, 1),
     "codec_share": (float, 0, 1),
     "built_in_share": (float, 0, 1),
     "equaliser_share": (float, 0, 1),
     "dereverberated_share": (float, 0, 1),
-    "near_person_share": (float, 0, 1),
+    "target_room_share": (float, 0, 1),
+    "bystander_share": (float, 0, 1),
     "real_noise_share": (float, 0, 1),
     "unlabelled_share": (float, 0, 1),
 }
@@ -86,11 +88,13 @@ class Recipe:
     unlabelled_share: float = 0.25  # how often train asks sets without speaker labels, where there are any
     source_recorders: dict[str, float] = field(default_factory=lambda: {"1": 0.4, "2": 0.35, "3": 0.25})
     effort_db: float = 1.5  # standard deviation of the voices' tilt, dB per octave around 1 kHz
+    colour_db: float = 2.0  # and of their colour: a smooth curve, dB at each octave
     codec_share: float = 0.3
     built_in_share: float = 0.3  # share of the vehicle's replays that come from its own loudspeakers
-    equaliser_share: float = 0.0  # of the replays: the attacker inverts the device's response
-    dereverberated_share: float = 0.0  # of the recorded replays: the recording room's late part turned down
-    near_person_share: float = 0.0  # of the replays: a silent person breathes beside the device
+    equaliser_share: float = 0.25  # of the replays: the attacker inverts the device's response
+    dereverberated_share: float = 0.2  # of the recorded replays: the recording room's late part turned down
+    target_room_share: float = 0.15  # of the recorded replays: recorded in the room where they are played
+    bystander_share: float = 0.1  # of all scenes: a silent person breathes beside the talker or the device
     real_noise_share: float = 0.5  # share of scenes that use a clip of --noise where it is given
     snr_db: dict[str, list[float]] = field(
         default_factory=lambda: {"1": [5, 25], "2": [15, 40], "3": [3, 20], "4": [3, 20]}
@@ -106,6 +110,10 @@ class Recipe:
         ""  # "exact" or "matched": row by row after a real meta.csv; `pairs` then names partitions
     )
     null: bool = False  # no difference between the chains: the null control
+    # what is switched off to see what it carries
+    movement: bool = True  # talkers sway and turn their heads
+    directivity: bool = True  # mouths and drivers radiate unevenly
+    one_driver: bool = False  # every device plays through one driver, in its middle
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
@@ -120,12 +128,14 @@ class Recipe:
             self._expect_table(key, keys, kind, low, high)
         for key, (low, high) in _RANGES.items():
             self._expect_range(key, getattr(self, key), low, high)
-        for environment, limits in self.snr_db.items() if isinstance(self.snr_db, dict) else [("", None)]:
+        if not isinstance(self.snr_db, dict) or not set(self.snr_db) <= set("1234"):
+            self._refuse("snr_db", self.snr_db, "a table with the keys 1, 2, 3, 4")
+        for environment, limits in self.snr_db.items():
             self._expect_range(f"snr_db {quoted(environment)}", limits, -60, 120)
         for key, (kind, low, high) in _NUMBERS.items():
             if not _is_number(getattr(self, key), kind, low, high):
                 self._refuse(key, getattr(self, key), f"{low:g} to {high:g}")
-        for key in ("device_noise", "replay_farther", "null"):
+        for key in ("device_noise", "replay_farther", "null", "movement", "directivity", "one_driver"):
             if not isinstance(getattr(self, key), bool):
                 self._refuse(key, getattr(self, key), "true or false")
         if self.template not in ("", "exact", "matched"):

@@ -9,6 +9,8 @@ there, whatever arrays are asked for); F frequencies; N samples.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import fft as sfft
 
@@ -28,8 +30,9 @@ from remasc.simulate.playback import (
     magnitude,
     make_device,
     slow_gain,
+    with_one_driver,
 )
-from remasc.simulate.rooms import PRE, Emitter, responses, room_of, transfer
+from remasc.simulate.rooms import PRE, Emitter, omni, responses, room_of, transfer
 from remasc.simulate.scenes import CONTENT_RATE
 from remasc.simulate.speech import Folders, build_command
 from remasc.simulate.talkers import fades, head_path, mouth
@@ -73,15 +76,18 @@ def recorded(
         room = room_of(recorder["room"])
         emitter = Emitter(np.array(recorder["mouth"]), np.array(recorder["facing"]), mouth)
         capsule = np.array([recorder["capsule"]])
-        heard = responses(room, [emitter], capsule, CONTENT_RATE, rng)[0, 0]
+        taps = responses(room, [emitter], capsule, CONTENT_RATE, rng)[0, 0]
         delay = np.linalg.norm(capsule[0] - emitter.position) / room.speed_of_sound
-        heard[PRE + round((delay + 0.03) * CONTENT_RATE) :] *= 10 ** (-late_down_db / 20)
-        response = transfer(heard, len(x))
+        taps[PRE + round((delay + 0.03) * CONTENT_RATE) :] *= 10 ** (-late_down_db / 20)
+        response = transfer(taps, len(x))
         f = np.linspace(0, CONTENT_RATE / 2, len(response))
         low, high = recorder["band"]
-        shape = (f / np.hypot(f, low)) ** 2 / np.sqrt(1 + (f / high) ** 8)
         # the file is cut where the utterance begins, so the way to the recorder leaves no delay
-        out = sfft.irfft(sfft.rfft(x) * response * shape * np.exp(2j * np.pi * f * delay), len(x))
+        heard = sfft.rfft(x) * response * np.exp(2j * np.pi * f * delay)
+        heard = apply_magnitude(
+            heard, CONTENT_RATE, lambda g: (g / np.hypot(g, low)) ** 2 / np.sqrt(1 + (g / high) ** 8)
+        )
+        out = sfft.irfft(heard, len(x))
         out = out.astype(np.float32) / rms(out[mask])
         hiss = noises.coloured(f, 1.5, 100.0) * sfft.rfft(noises.white(rng, 1, len(x))[0])
         hiss = sfft.irfft(hiss, len(x))
@@ -96,10 +102,11 @@ def recorded(
 def played(
     x: np.ndarray, mask: np.ndarray, scene: dict, corpus_name: str, rng: np.random.Generator
 ) -> tuple[list[Emitter], np.ndarray]:
-    """The playback device's drivers and what they radiate: emitters (S) and spectra (S, F); last, where a silent
-    person stands beside it, their breath."""
+    """The playback device's drivers and what they radiate: emitters (S) and spectra (S, F)."""
     fields = scene["device"]
     device = make_device(corpus_name, fields["id"], fields["family"])
+    if fields["one_driver"]:
+        device = with_one_driver(device)
     drive = 10 ** (fields["drive_db"] / 20)
     if (error := scene["attack"]["equaliser_error_db"]) is not None:
         levelled = apply_magnitude(
@@ -121,11 +128,6 @@ def played(
     cabin = np.array(scene["room"]["dims"]) if fields["built_in"] else None
     emitters = driver_emitters(device, np.array(scene["source"]), np.array(scene["facing"]), cabin)
     spectra = driver_spectra(device, spectrum, CONTENT_RATE)
-    if (person := scene["attack"]["person"]) is not None:
-        inside = np.array(scene["room"]["dims"]) - 0.1
-        place = np.clip(np.array(scene["source"]) + person["offset"], 0.1, inside)
-        emitters.append(Emitter(place, np.array(scene["facing"]), mouth))
-        spectra = np.concatenate([spectra, breath(rng, len(x), person["breath_db"])[None]])
     return emitters, spectra
 
 
@@ -140,7 +142,21 @@ def breath(rng: np.random.Generator, length: int, below_db: float) -> np.ndarray
 def _source(
     scene: dict, corpus_name: str, length: int, x: np.ndarray, mask: np.ndarray
 ) -> tuple[list[Emitter], np.ndarray]:
-    """Emitters and their spectra (S, F) for the scene's chain."""
+    """Emitters and their spectra (S, F) for the scene's chain; last the breath of a silent person who stands by."""
+    emitters, spectra = _speaking(scene, corpus_name, length, x, mask)
+    if not scene["directivity"]:
+        emitters = [replace(emitter, directivity=omni) for emitter in emitters]
+    if (person := scene["bystander"]) is not None:
+        rng = scene_rng(corpus_name, scene["scene_id"], "bystander")
+        emitters.append(Emitter(np.array(person["place"]), np.array(scene["facing"]), mouth))
+        spectra = np.concatenate([spectra, breath(rng, length, person["breath_db"])[None]])
+    return emitters, spectra
+
+
+def _speaking(
+    scene: dict, corpus_name: str, length: int, x: np.ndarray, mask: np.ndarray
+) -> tuple[list[Emitter], np.ndarray]:
+    """What the mouth, or each of the device's drivers, radiates."""
     if scene["chain"] == "mouth":
         emitters = head_path(
             np.array(scene["source"]), np.array(scene["facing"]), np.array(scene["sway"]), scene["turn"]
@@ -169,7 +185,9 @@ def mix(
     nominal = microphones(scene, arrays)
     moved, gains = tolerances(scene, corpus_name, arrays)
     places = nominal + moved
-    dry, active = build_command(folders.speech, scene["utterance"], CONTENT_RATE, scene["effort_db"])
+    dry, active = build_command(
+        folders.speech, scene["utterance"], CONTENT_RATE, scene["effort_db"], scene["colour_db"]
+    )
     samples = round(scene["seconds"] * CONTENT_RATE)
     # room for the tails of this room and of a recorder's, so that no echo comes round to the beginning
     longest = int((0.9 * max(scene["room"]["rt60"]) + 0.45) * CONTENT_RATE)

@@ -56,23 +56,48 @@ def draw_command(
 ) -> tuple[str, list[dict], float]:
     """Who says what: the voice, the parts of the utterance and its seconds, within `limits`.
 
-    Another voice is drawn where one has no command so long; ValueError where none has one.
+    A voice is asked several times before another is drawn: many clips of a set are too short, and whoever is
+    seldom lucky would be seldom heard. `voice` is never replaced. ValueError where there is no command so long.
     """
-    for _ in range(50):
+    for _ in range(20):
         name = cast.draw(rng) if voice is None else voice
-        parts, seconds = choose_command(cast.speech, cast.clips[name], limits, CONTENT_RATE, rng)
-        if parts and seconds >= limits[0]:
-            return name, parts, seconds
-        voice = None
+        for _ in range(10):
+            parts, seconds = choose_command(cast.speech, cast.clips[name], limits, CONTENT_RATE, rng)
+            if parts and seconds >= limits[0]:
+                return name, parts, seconds
     raise ValueError(
         f"the speech folder's files give no command of {limits[0]:g} s or more (the recipe's command_seconds); "
         "give a folder of clean speech, with longer clips or with speakers whose words may be joined"
     )
 
 
-def draw_effort(recipe: Recipe, rng: np.random.Generator) -> float:
-    """Soft or raised voice: speech tilts by some dB per octave with vocal effort."""
-    return float(np.clip(rng.normal(0, recipe.effort_db), -2 * recipe.effort_db, 2 * recipe.effort_db))
+def draw_voice(recipe: Recipe, rng: np.random.Generator) -> dict:
+    """How the utterance sounds before it reaches mouth or recorder, the same for both siblings: soft or raised
+    (speech tilts by some dB per octave with vocal effort) and coloured, a curve in dB at octaves from 50 Hz.
+
+    The clips of a speech folder are few and so are the microphones that took them; the world's are not.
+    """
+    effort = np.clip(rng.normal(0, recipe.effort_db), -2 * recipe.effort_db, 2 * recipe.effort_db)
+    return {"effort_db": float(effort), "colour_db": rng.normal(0, recipe.colour_db, 9).tolist()}
+
+
+def draw_bystander(recipe: Recipe, room: dict, geometry: dict, rng: np.random.Generator) -> dict | None:
+    """Somebody who says nothing and breathes, beside whatever speaks, in either class; None where nobody is.
+
+    With the attacker's option of playing while a person is near (detectors of breath and presence then hear one)
+    goes the friend who stands beside a talker: the bystander alone must not tell.
+    """
+    here, aside = rng.random() < recipe.bystander_share, rng.uniform(0.25, 0.6)
+    around, breath_db = rng.uniform(0, 2 * np.pi), rng.uniform(28, 45)
+    if not here:
+        return None
+    stand, source = np.array(geometry["stand"]), np.array(geometry["source"])
+    place = source + aside * np.array([np.cos(around), np.sin(around), 0.0])
+    place = np.clip(place, 0.12, np.array(room["dims"]) - 0.12)
+    if np.linalg.norm(place - stand) < 0.4:  # nobody breathes into the microphones
+        place = source + aside * (source - stand) / np.linalg.norm(source - stand)
+        place = np.clip(place, 0.12, np.array(room["dims"]) - 0.12)
+    return {"place": place, "breath_db": breath_db}
 
 
 def draw_stage(
@@ -117,6 +142,7 @@ def set_scene(
         "voice": said["voice"],
         "utterance": said["utterance"],
         "effort_db": said["effort_db"],
+        "colour_db": said["colour_db"],
         "lead": lead,
         "trail": trail,
         "seconds": lead + said["spoken"] + trail,
@@ -124,8 +150,10 @@ def set_scene(
         "room": room,
         **geometry,
         "noise": noise,
-        "sway": rng.normal(0, 0.008, 3).clip(-0.02, 0.02),
-        "turn": rng.uniform(-0.12, 0.12),
+        "bystander": draw_bystander(recipe, room, geometry, rng),
+        "sway": rng.normal(0, 0.008 * recipe.movement, 3).clip(-0.02, 0.02),
+        "turn": rng.uniform(-0.12, 0.12) * recipe.movement,
+        "directivity": recipe.directivity,
         "recorder": None,
         "device": None,
         "attack": None,
@@ -197,7 +225,7 @@ def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: C
         place, other = sorted((place, draw_place(room, environment, random, rng)), key=_distance)
     family = int(rng.integers(1, 5))
     # both siblings say the same in the same voice
-    said = {"voice": voice, "utterance": parts, "spoken": spoken, "effort_db": draw_effort(recipe, rng)}
+    said = {"voice": voice, "utterance": parts, "spoken": spoken, **draw_voice(recipe, rng)}
     out = []
     for sibling in range(1 + recipe.replays_per_genuine):
         scene_id = f"{pair}-{'g' if sibling == 0 else 'r' + str(sibling)}"
@@ -205,7 +233,6 @@ def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: C
         scene = {"scene_id": scene_id, "pair": pair}
         scene |= set_scene(recipe, cast, environment, room, other if sibling else place, said, own)
         if sibling:
-            scene["position"] = place["code"]
             add_replay(scene, recipe, own, turn=family + sibling - 1)
         out.append(scene)
     return out

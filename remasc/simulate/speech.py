@@ -6,6 +6,7 @@ A command is one clip, cut at pauses where it is long, or two to four one-word c
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -218,10 +219,14 @@ def cut_at_pause(
 
 
 def build_command(
-    folder: Path, parts: list[dict], rate: int, effort_db: float = 0.0
+    folder: Path,
+    parts: list[dict],
+    rate: int,
+    effort_db: float = 0.0,
+    colour_db: Sequence[float] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The dry command (N,) and where it is active (N,) bool: parts at equal level, faded, gated in between, and
-    tilted by `effort_db` per octave."""
+    """The dry command (N,) and where it is active (N,) bool: parts at equal level, faded, gated in between,
+    tilted by `effort_db` per octave and coloured by `colour_db` at octaves from 50 Hz."""
     pieces, masks = [], []
     for part in parts:
         x = load_mono(str(folder / part["file"]), rate)
@@ -238,15 +243,18 @@ def build_command(
         pieces += [piece, np.zeros(gap, np.float32)]
         masks += [mask, np.zeros(gap, bool)]
     dry = without_rumble(np.concatenate(pieces), rate)
-    return (tilted(dry, rate, effort_db) if effort_db else dry), np.concatenate(masks)
+    return coloured(dry, rate, effort_db, colour_db), np.concatenate(masks)
 
 
-def tilted(dry: np.ndarray, rate: int, db_per_octave: float) -> np.ndarray:
-    """The command (N,) with its spectrum tilted around 1 kHz, from 100 Hz to 8 kHz, zero phase."""
-    size = sfft.next_fast_len(len(dry) + rate // 50)
-    f = np.clip(np.fft.rfftfreq(size, 1 / rate), 100.0, 8000.0)
-    gain = 10 ** (db_per_octave * np.log2(f / 1000.0) / 20)
-    return sfft.irfft(sfft.rfft(dry, size) * gain, size)[: len(dry)].astype(np.float32)
+def coloured(dry: np.ndarray, rate: int, effort_db: float, colour_db: Sequence[float] = ()) -> np.ndarray:
+    """The command (N,) with its spectrum tilted by `effort_db` per octave around 1 kHz, from 100 Hz to 8 kHz, and
+    lifted by `colour_db` at octaves from 50 Hz (straight lines between them), zero phase."""
+    size = sfft.next_fast_len(len(dry) + rate // 50, real=True)
+    f = np.clip(np.fft.rfftfreq(size, 1 / rate), 50.0, 8000.0)
+    gain_db = effort_db * np.log2(np.maximum(f, 100.0) / 1000.0)
+    if len(colour_db):
+        gain_db += np.interp(np.log2(f / 50.0), np.arange(len(colour_db)), colour_db)
+    return sfft.irfft(sfft.rfft(dry, size) * 10 ** (gain_db / 20), size)[: len(dry)].astype(np.float32)
 
 
 def without_rumble(dry: np.ndarray, rate: int) -> np.ndarray:

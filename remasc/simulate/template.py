@@ -22,7 +22,7 @@ from remasc.simulate.attacks import add_replay
 from remasc.simulate.casts import Cast
 from remasc.simulate.places import draw_place, rounded
 from remasc.simulate.recipes import Recipe
-from remasc.simulate.scenes import draw_command, draw_effort, draw_stage, set_scene
+from remasc.simulate.scenes import draw_command, draw_stage, draw_voice, set_scene
 from remasc.simulate.split import home_of
 
 CORE_SHARES = {"train": 0.8, "dev": 0.2}  # of core's speakers
@@ -134,4 +134,4 @@ def _said(recipe: Recipe, cast: Cast, voice: str | None, seconds: float, rng: np
         name, parts, spoken = draw_command(cast, (min(1.0, 0.7 * most), most), rng, voice)
     except ValueError:  # very short files: whatever fits
         name, parts, spoken = draw_command(cast, (0.1 * most, most), rng, voice)
-    return {"voice": name, "utterance": parts, "spoken": spoken, "effort_db": draw_effort(recipe, rng)}
+    return {"voice": name, "utterance": parts, "spoken": spoken, **draw_voice(recipe, rng)}
