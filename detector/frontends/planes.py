@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from detector.frontends.spatial import PLANES, audible, covariance_planes, long_covariance
+from detector.frontends.spatial import PLANES, audible, band_covariance, covariance_planes
 from detector.frontends.spectral import mel_bands, stft
 
 # Rough means and deviations of the planes over speech, so that training starts from inputs of order one.
@@ -36,6 +36,8 @@ class CovariancePlanes(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         filters = mel_bands(self.bands, self.n_fft, self.sample_rate, 60.0, 7200.0)
+        heard = filters.any(0).nonzero()[:, 0].tolist()
+        self.bins = slice(heard[0], heard[-1] + 1)  # what no band hears need not be multiplied
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("shift", torch.tensor(SHIFT)[None, :, None, None], persistent=False)
         self.register_buffer("scale", torch.tensor(SCALE)[None, :, None, None], persistent=False)
@@ -53,8 +55,8 @@ class CovariancePlanes(nn.Module):
             x = nn.functional.pad(x, (0, missing))
         # A gain cannot change anything, but float32 must not underflow in a quiet recording.
         x = x.float() / x.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-9)
-        covariance = long_covariance(stft(x, self.n_fft, self.hop), self.filters, self.smooth)
-        planes = covariance_planes(covariance)
+        spectrum = stft(x, self.n_fft, self.hop)[:, :, self.bins]
+        planes = covariance_planes(band_covariance(spectrum, self.filters[:, self.bins], self.smooth))
         heard = audible(planes[:, :1])
         planes = (planes - self.shift) / self.scale
         mics = x.shape[1]

@@ -7,6 +7,9 @@ with that of the whole clip, do not depend on where the microphones stand in the
 number of microphones.
 
 Shapes: B batch, M microphones, F bins, N frames, K bands.
+A Hermitian matrix R per cell is kept `packed`, (M, M, ...) float32: Re R_ij in row i of column j >= i, Im R_ij in
+row j of column i < j. The cells lie innermost: matrices are so small that what is fast runs along the cells, and
+every number is kept once.
 """
 
 from __future__ import annotations
@@ -15,67 +18,95 @@ import torch
 
 PLANES = ("level", "principal", "second", "match", "spread")
 EPS = 1e-10
-BLOCK = 256  # frames worked on at once: 16 microphones have 256 complex numbers in each cell
+BLOCK = 12_500  # numbers per band worked on at once, 255 frames of 7 microphones: what the caches hold
 FLOOR = 1e-7  # of the loud frames' power, -70 dB: no microphone is so quiet, so what lies below is not sound
 
 
+def packed_outer(real: torch.Tensor, imag: torch.Tensor) -> torch.Tensor:
+    """`x x^H` of vectors (M, ...) -> packed (M, M, ...)."""
+    mics = len(real)
+    packed = real.new_empty(mics, *real.shape)
+    for i in range(mics):
+        packed[i, i:] = real[i] * real[i:]
+        packed[i, i:].addcmul_(imag[i], imag[i:])
+        packed[i + 1 :, i] = imag[i] * real[i + 1 :]
+        packed[i + 1 :, i].addcmul_(real[i], imag[i + 1 :], value=-1)
+    return packed
+
+
+def unpacked(packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Real and imaginary part, each (M, M, ...), of packed (M, M, ...)."""
+    real, imag = torch.empty_like(packed), torch.zeros_like(packed)
+    for i in range(len(packed)):
+        real[i, i:], real[i + 1 :, i] = packed[i, i:], packed[i, i + 1 :]
+        imag[i, i + 1 :], imag[i + 1 :, i] = packed[i + 1 :, i], -packed[i + 1 :, i]
+    return real, imag
+
+
+def inner(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """`tr(R S)` of two packed (M, M, ...) -> real (...): `v^H R v` where S = v v^H, `||R||^2` where S = R."""
+    products = one * other  # each number off the diagonal stands for two
+    return 2 * products.sum(dim=(0, 1)) - products.diagonal().sum(-1)
+
+
 def band_covariance(spectrum: torch.Tensor, bands: torch.Tensor, smooth: int) -> torch.Tensor:
-    """Covariance per band and frame: (B, M, F, N) complex, (K, F) -> (B, K, N, M, M) complex.
+    """Covariance per band and frame: (B, M, F, N) complex, (K, F) -> packed (M, M, B, K, N).
 
-    `R = sum over the band's bins and `smooth` neighbouring frames of w x x^H`. Frames outside of the clip count
-    as absent (the mean is over those that exist).
+    `R = mean over `smooth` neighbouring frames, sum over the band's bins of w x x^H`. Frames outside of the clip
+    count as absent (the mean is over those that exist).
     """
-    batch, mics, _, frames = spectrum.shape
-    rows, cols = torch.triu_indices(mics, mics, device=spectrum.device)
-    products = spectrum[:, rows] * spectrum[:, cols].conj()  # (B, pairs, F, N); the rest is its conjugate
-    planes = torch.view_as_real(products).permute(0, 1, 4, 2, 3)  # (B, pairs, 2, F, N)
-    planes = torch.matmul(bands.to(planes), planes)  # (B, pairs, 2, K, N)
-    flat = planes.reshape(batch, -1, frames)
-    flat = torch.nn.functional.avg_pool1d(flat, smooth, 1, smooth // 2, count_include_pad=False)
-    upper = torch.view_as_complex(
-        flat.reshape(batch, len(rows), 2, bands.shape[0], frames).permute(0, 3, 4, 1, 2).contiguous()
-    )
-    covariance = upper.new_zeros(*upper.shape[:-1], mics, mics)
-    covariance[..., cols, rows] = upper.conj()
-    covariance[..., rows, cols] = upper
-    return covariance
+    parts = torch.view_as_real(spectrum).movedim(1, 0)
+    summed = []
+    for part in parts.split(_block(len(parts)), dim=-2):  # memory does not grow with what lies between
+        outer = packed_outer(part[..., 0].contiguous(), part[..., 1].contiguous())
+        summed.append(torch.matmul(bands.to(outer), outer))
+    return smoothed(torch.cat(summed, dim=-1), smooth)
 
 
-def long_covariance(spectrum: torch.Tensor, bands: torch.Tensor, smooth: int) -> torch.Tensor:
-    """`band_covariance` block by block, so that memory does not grow with what lies between; the same numbers."""
-    frames, halo = spectrum.shape[-1], smooth // 2
-    if frames <= BLOCK + 2 * halo:
-        return band_covariance(spectrum, bands, smooth)
-    parts = []
-    for start in range(0, frames, BLOCK):
-        first, last = max(0, start - halo), min(frames, start + BLOCK + halo)
-        part = band_covariance(spectrum[..., first:last], bands, smooth)
-        parts.append(part[:, :, start - first : start - first + min(BLOCK, frames - start)])
-    return torch.cat(parts, dim=2)
+def smoothed(x: torch.Tensor, width: int) -> torch.Tensor:
+    """Mean of (..., N) over `width` (odd) neighbouring frames, of those that exist."""
+    frames, total = x.shape[-1], x.clone()
+    count = x.new_ones(frames)
+    for shift in range(1, min(width // 2, frames - 1) + 1):
+        total[..., shift:] += x[..., :-shift]
+        total[..., :-shift] += x[..., shift:]
+        count[shift:] += 1
+        count[:-shift] += 1
+    return total / count
+
+
+def squared(real: torch.Tensor, imag: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """`R R` of Hermitian R = real + i imag, each (M, M, ...).
+
+    real is symmetric and imag antisymmetric, so three real products are enough: the imaginary part is
+    `real imag + imag real = U - U^T`, U = real imag.
+    """
+    square, mixed = torch.zeros_like(real), torch.zeros_like(imag)
+    for k in range(len(real)):
+        square.addcmul_(real[:, k, None], real[k]).addcmul_(imag[:, k, None], imag[k], value=-1)
+        mixed.addcmul_(real[:, k, None], imag[k])
+    return square, mixed - mixed.transpose(0, 1)
 
 
 def principal(covariance: torch.Tensor, squarings: int = 5) -> torch.Tensor:
-    """Unit principal eigenvector (..., M) of Hermitian (..., M, M), by squaring the matrix: R^(2^squarings).
+    """Packed projector `v v^H` on the principal eigenvector v, of packed (M, M, ...): v is the longest column of
+    R^(2^squarings).
 
-    Where two eigenvalues are nearly equal any vector between them is returned, as it should be.
+    Where two eigenvalues are nearly equal v is any vector between their own, as it should be.
     """
-    power = covariance
+    real, imag = unpacked(covariance)
     for _ in range(squarings):
-        power = power / power.diagonal(dim1=-2, dim2=-1).real.sum(-1)[..., None, None].clamp(min=EPS)
-        power = power @ power
-    norms = torch.linalg.vector_norm(power, dim=-2)  # the longest column is the best-conditioned one
-    column = norms.argmax(dim=-1)[..., None, None].expand(*power.shape[:-1], 1)
-    vector = power.gather(-1, column)[..., 0]
-    return vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp(min=EPS)
-
-
-def quadratic(vector: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
-    """`v^H R v`, real, for broadcastable (..., M) and (..., M, M)."""
-    return torch.einsum("...i,...ij,...j->...", vector.conj(), covariance, vector).real
+        trace = real.diagonal().sum(-1).clamp(min=EPS)
+        real, imag = squared(real / trace, imag / trace)
+    lengths = (real.square() + imag.square()).sum(0)
+    longest, column = lengths.max(dim=0)
+    column = column.expand(len(real), 1, *column.shape)
+    outer = packed_outer(real.gather(1, column)[:, 0], imag.gather(1, column)[:, 0])
+    return outer / longest.clamp(min=EPS * EPS)
 
 
 def covariance_planes(covariance: torch.Tensor) -> torch.Tensor:
-    """The planes named in `PLANES`: (B, K, N, M, M) -> (B, 5, K, N) float32.
+    """The planes named in `PLANES`: packed (M, M, B, K, N) -> (B, 5, K, N) float32.
 
     level: log of the mean power over the microphones, natural log, less its mean over the clip's loudest tenth
       of the frames, so that a gain on all microphones changes nothing;
@@ -85,24 +116,37 @@ def covariance_planes(covariance: torch.Tensor) -> torch.Tensor:
     spread: standard deviation over the microphones of the log power.
     With one microphone only `level` says anything: the others are 0.
     """
-    mics = covariance.shape[-1]
-    power = covariance.diagonal(dim1=-2, dim2=-1).real.clamp(min=0)  # (B, K, N, M)
-    trace = power.sum(-1)
+    mics = len(covariance)
+    power = covariance.diagonal().movedim(-1, 0).clamp(min=0)  # (M, B, K, N)
+    trace = power.sum(0)
     level = relative_level(trace / mics)
     if mics == 1:
         nothing = torch.zeros_like(level)
         return torch.stack([level, nothing, nothing, nothing, nothing], dim=1)
     floor = EPS * trace.amax(dim=(1, 2), keepdim=True) + 1e-20
-    normed = covariance / (trace + floor)[..., None, None]
-    first = torch.cat([quadratic(principal(part), part) for part in normed.split(BLOCK, dim=2)], dim=2)
-    first = first.clamp(min=1 / mics, max=1)
-    rest = (torch.linalg.matrix_norm(normed).square() - first.square()).clamp(min=1e-8).sqrt()
+    normed = covariance / (trace + floor)
+    shares = [_shares(part, 1 / mics) for part in normed.split(_block(mics), dim=-1)]
+    first, rest = (torch.cat(parts, dim=-1) for parts in zip(*shares, strict=True))
     # every audible frame weighs the same: pauses speak as loud as speech, padding says nothing
-    whole = (normed * audible(level)[..., None, None]).mean(dim=2, keepdim=True)
-    match = quadratic(principal(whole), normed).clamp(min=1e-4, max=1)
-    log_power = torch.log(power + floor[..., None] / mics)
-    planes = [level, first.log(), (rest / first).log(), match.log(), log_power.std(dim=-1)]
+    whole = (normed * audible(level)).mean(dim=-1, keepdim=True)
+    match = inner(principal(whole), normed).clamp(min=1e-4, max=1)
+    log_power = torch.log(power + floor / mics)
+    planes = [level, first.log(), (rest / first).log(), match.log(), log_power.std(dim=0)]
     return torch.stack(planes, dim=1)
+
+
+def _block(mics: int) -> int:
+    """Frames worked on at once."""
+    return max(32, BLOCK // mics**2)
+
+
+def _shares(normed: torch.Tensor, least: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The principal eigenvalue, and the norm of what it leaves, of packed matrices of trace 1."""
+    projector = principal(normed)
+    first = inner(projector, normed).clamp(min=least, max=1)
+    # the norm of the difference, not the difference of the norms: that would leave nothing but rounding errors
+    left = normed - first * projector
+    return first, inner(left, left).clamp(min=1e-8).sqrt()
 
 
 def audible(level: torch.Tensor) -> torch.Tensor:
