@@ -1,5 +1,7 @@
 """Laws of the simulated rooms: geometry, energy, decay, coherence, directivity."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy import fft as sfft
@@ -7,8 +9,9 @@ from scipy import signal
 
 from remasc.simulate import noise as noises
 from remasc.simulate.places import draw_room
-from remasc.simulate.rooms import BANDS, Emitter, Room, images, omni, responses, room_of, transfer
+from remasc.simulate.rooms import PRE, Emitter, Room, images, mixing_time, omni, responses, room_of, transfer
 from remasc.simulate.talkers import GRID, cap_directivity, fades, mouth
+from remasc.simulate.walls import BANDS, image_decay, splice_path, walls_for
 
 pytest.importorskip("pyroomacoustics")
 RATE = 16000
@@ -43,9 +46,8 @@ def test_direct_path_delay_equals_geometry(seed):
 
 def test_images_of_a_shoebox_are_mirrors():
     room = room_of(draw_room("t", "a", 2))
-    source = np.array([1.0, 2.0, 1.1])
-    positions, gains, mirrors = images(room, source, 9.0)
-    assert np.linalg.norm(positions - source, axis=1).max() <= 9.0
+    source, listener = np.array([1.0, 2.0, 1.1]), np.array([3.2, 4.0, 1.5])
+    positions, gains, mirrors = images(room, source, listener, 9.0)
     first = positions[np.isclose(positions, source).sum(axis=1) == 2]
     expected = {(-1.0, 2.0, 1.1), (1.0, -2.0, 1.1), (1.0, 2.0, -1.1)}
     assert expected <= {tuple(p) for p in first.round(9)}
@@ -56,28 +58,110 @@ def test_images_of_a_shoebox_are_mirrors():
     assert set(np.unique(mirrors)) == {-1.0, 1.0}
 
 
-@pytest.mark.parametrize(("environment", "random"), [(2, False), (3, False), (2, True)])
-def test_decay_is_the_one_asked_for(environment, random):
+def test_images_are_all_those_whose_path_is_short_enough():
+    """Whatever lies nearer than the reach to the listener, found the slow way; nothing else."""
+    room = room_of(draw_room("t", "a", 3))
+    source, reach = np.array([0.4, 0.5, 1.1]), 11.0
+    listener = np.array(room.dims) - [0.3, 0.4, 1.2]
+    every = np.array(
+        [
+            2 * np.array(cell) * room.dims + np.array(sign) * source
+            for cell in product(range(-4, 5), repeat=3)
+            for sign in product((-1, 1), repeat=3)
+        ]
+    )
+    near = every[np.linalg.norm(every - listener, axis=1) <= reach]
+    positions, _, _ = images(room, source, listener, reach)
+    assert sorted(map(tuple, positions.round(6))) == sorted(map(tuple, near.round(6)))
+
+
+def octaves(response: np.ndarray) -> np.ndarray:
+    """Energy (..., L) in the octaves of 500 and 1000 Hz."""
     band = signal.butter(4, [500 / 2**0.5, 1000 * 2**0.5], "band", fs=RATE, output="sos")
+    return signal.sosfilt(band, response) ** 2
+
+
+def t20(response: np.ndarray) -> float:
+    energy = np.cumsum(octaves(response)[::-1])[::-1]
+    db = 10 * np.log10(energy / energy[0] + 1e-12)
+    fit = np.flatnonzero((db < -5) & (db > -25))
+    return -60 / np.polyfit(fit / RATE, db[fit], 1)[0]
+
+
+@pytest.mark.parametrize(("environment", "random"), [(2, False), (3, False), (4, False), (2, True)])
+def test_decay_is_the_one_asked_for(environment, random):
+    """T20 at 500 to 1000 Hz, the median of four places, within 10 % in every room of 0.15 s or more; in cabins and
+    other rooms below that within 20 %, and 10 % on average."""
     ratios = []
     for k in range(8):
         room = room_of(draw_room("t", f"room-{k}", environment, random))
-        rng = np.random.default_rng(k)
-        where = np.array(room.dims) * rng.uniform(0.2, 0.8, (2, 3))
-        response = responses(room, [Emitter(where[0], AHEAD, omni)], where[1:], RATE, rng)[0, 0]
-        energy = np.cumsum(signal.sosfilt(band, response)[::-1] ** 2)[::-1]
-        db = 10 * np.log10(energy / energy[0] + 1e-12)
-        fit = np.flatnonzero((db < -5) & (db > -25))
-        t20 = -60 / np.polyfit(fit / RATE, db[fit], 1)[0]
-        ratios.append(t20 / np.mean(room.rt60[2:4]))
+        rng, asked = np.random.default_rng(k), np.mean(room.rt60[2:4])
+        found = []
+        for _ in range(4):
+            where = np.array(room.dims) * rng.uniform(0.2, 0.8, (2, 3))
+            found.append(t20(responses(room, [Emitter(where[0], AHEAD, omni)], where[1:], RATE, rng)[0, 0]))
+        ratios.append(np.median(found) / asked)
+        assert abs(ratios[-1] - 1) < (0.10 if asked >= 0.15 else 0.20), (k, asked, ratios[-1])
     assert abs(np.mean(ratios) - 1) < 0.10, ratios
-    assert np.std(ratios) < 0.12, ratios
+
+
+@pytest.mark.parametrize(("environments", "step", "away"), [((2, 3), 0.01, 3.5), ((4,), 0.005, 0.4)])
+def test_energy_goes_on_smoothly_where_images_end(environments, step, away):
+    """Around the splice every 10 ms (5 in a cabin) carry what an exponential decay carries, also far from the
+    source. Images chosen by their distance from it instead of by path leave a hole; cut off at once, a thump."""
+    impulse = octaves(np.eye(1, 4000, 100)[0]).sum()
+    bins = []
+    for k in range(100):
+        room = room_of(draw_room("t", f"splice-{k}", environments[k % len(environments)]))
+        rng = np.random.default_rng(k)
+        source, listener = np.zeros((2, 3))
+        while np.linalg.norm(source - listener) < away:
+            source, listener = rng.uniform(0.12 * np.array(room.dims), 0.88 * np.array(room.dims), (2, 3))
+        mix = mixing_time(room, source, listener)
+        heard = responses(room, [Emitter(source, AHEAD, omni)], listener[None], RATE, rng)[0, 0]
+        energy, row = octaves(heard), []
+        for start in mix + np.arange(-1, 4) * step:
+            first, delay = PRE + round(start * RATE), 12  # samples that the filter is late
+            moment = start + (np.arange(50) + 0.5) / 50 * step
+            decay = np.mean([np.exp(-13.8 * moment / rt60).mean() for rt60 in room.rt60[2:4]])
+            wanted = 4 * np.pi * room.speed_of_sound / room.volume * step * decay * impulse
+            row.append(energy[first + delay : first + delay + round(step * RATE)].sum() / wanted)
+        bins.append(row)
+    level = 10 * np.log10(np.mean(bins, axis=0))
+    assert np.abs(level).max() < 1.0, level
+    assert np.abs(np.diff(level)).max() < 0.8, level
+
+
+def test_drivers_far_from_the_middle_of_their_device_keep_their_direct_path():
+    room = dead_room()
+    mic = np.array([[0.5, 0.5, 1.0]])
+    places = [mic[0] + [0.3, 0.0, 0.0], mic[0] + [0.4, 0.0, 0.1], mic[0] + [4.0, 3.0, 0.0]]
+    for place, heard in zip(
+        places,
+        responses(room, [Emitter(p, AHEAD, omni) for p in places], mic, RATE, np.random.default_rng(0)),
+        strict=True,
+    ):
+        distance = np.linalg.norm(place - mic[0])
+        first = PRE + round(distance / room.speed_of_sound * RATE)
+        assert np.abs(heard[0, first - 3 : first + 4].sum()) * distance == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("rt60", [0.06, 0.1, 0.3, 0.8])
+def test_walls_let_images_decay_as_asked_however_uneven_they_are(rt60):
+    dims = (1.4, 2.8, 1.2) if rt60 <= 0.1 else (4.2, 6.2, 2.7)
+    shares = np.outer([0.3, 0.4, 1.0, 1.2, 3.0, 3.0], np.ones(len(BANDS)))
+    walls = walls_for(dims, np.full(len(BANDS), rt60), shares)
+    assert (walls > 0).all()
+    assert (walls < 1).all()
+    path = splice_path(np.prod(dims), np.full(len(BANDS), rt60), 1.5)  # where the tail takes over
+    asked = 10 ** (-6 * path / 343.0 / rt60)
+    assert np.abs(10 * np.log10(image_decay(dims, walls, path) / asked)).max() < 0.3
 
 
 def test_reverberant_energy_equals_the_full_image_method():
     room = room_of(draw_room("t", "full", 2))
     source, mic = np.array([1.2, 2.0, 1.3]), np.array([3.1, 4.4, 1.0])
-    positions, gains, _ = images(room, source, room.speed_of_sound * 0.8 * max(room.rt60))
+    positions, gains, _ = images(room, source, mic, room.speed_of_sound * 0.8 * max(room.rt60))
     distance = np.linalg.norm(positions - mic, axis=1)
     direct = 1 / distance.min() ** 2
     full = (gains[3] ** 2 * np.exp(-0.0011 * distance) / distance**2).sum() / direct

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from remasc.identity import scene_rng
-from remasc.simulate.rooms import BANDS, walls_for
+from remasc.simulate.walls import BANDS, walls_for
 
 SEATS = {1: (0.36, 1.0), 2: (1.04, 1.0), 3: (0.36, 1.75), 4: (1.04, 1.75), 5: (0.36, 2.45), 6: (1.04, 2.45)}
 # indoor-1: the used part is 3.0 x 5.4 m; placements of the array and places of the talker in it

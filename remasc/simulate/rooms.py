@@ -15,11 +15,12 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft as sfft
 
-BANDS = np.array([125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0])
-AIR = np.array([0.0001, 0.0003, 0.0006, 0.0011, 0.0024, 0.0073, 0.025])  # ISO 9613-1, 20 C, 50 %: 1/m, energy
+from remasc.simulate.walls import AIR, BANDS, image_decay, splice_path
+
 TAPS = 41  # of one fractional delay
 PRE = 32  # samples before time zero, so that the interpolator of the first wave fits
-MAX_IMAGES = 500
+# Images are all of one sign and pile up below the pitch of speech: cut off at once they would end with a thump.
+BLEND = 0.005  # seconds over which tail replaces images
 
 
 @dataclass(frozen=True)
@@ -74,23 +75,11 @@ def omni(cosines: np.ndarray) -> np.ndarray:
     return np.ones((len(BANDS), len(cosines)))
 
 
-def walls_for(dims: tuple[float, float, float], rt60: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Absorption (6, B) by Eyring's formula for the wanted `rt60` (B,), split over walls as `shares` (6, B).
-
-    Shares are relative exponents: a wall with share 2 loses twice the decibels per reflection of share 1.
-    """
-    x, y, z = dims
-    areas = np.array([y * z, y * z, x * z, x * z, x * y, x * y])
-    volume = x * y * z
-    air = 4 * AIR * volume
-    # Eyring: rt60 = 0.161 V / (-S ln(1 - a) + 4 m V), so the wall part is what air leaves
-    wall = np.maximum(0.161 * volume / np.asarray(rt60) - air, 0.02 * areas.sum())
-    exponent = shares * wall / (areas @ shares)
-    return 1 - np.exp(-exponent)
-
-
-def images(room: Room, source: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image sources within `reach` metres of path: positions (I, 3), wall gains (B, I), mirrors (I, 3) of +-1.
+def images(
+    room: Room, source: np.ndarray, listener: np.ndarray, reach: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image sources within `reach` metres of the listener: positions (I, 3), wall gains (B, I), mirrors (I, 3) of
+    +-1. How far an image is from the listener is how long the sound's path was.
 
     The closed form of Allen and Berkley for a shoebox; outdoors the source and its image in the ground.
     """
@@ -102,16 +91,17 @@ def images(room: Room, source: np.ndarray, reach: float) -> tuple[np.ndarray, np
     per_axis = []
     for axis, length in enumerate(room.dims):
         far = int(np.ceil(reach / (2 * length))) + 1
+        # both lie in the room, so no image within reach has a larger number
         n = np.repeat(np.arange(-far, far + 1), 2)
         q = np.tile([0, 1], 2 * far + 1)
         where = 2 * n * length + (1 - 2 * q) * source[axis]
         low, high = np.abs(n - q), np.abs(n)
-        keep = np.abs(where - source[axis]) <= reach
+        keep = np.abs(where - listener[axis]) <= reach
         log_gain = low * np.log(reflect[2 * axis])[:, None] + high * np.log(reflect[2 * axis + 1])[:, None]
         per_axis.append((where[keep], (1 - 2 * q)[keep], log_gain[:, keep]))
     (x, mx, gx), (y, my, gy), (z, mz, gz) = per_axis
-    square = (x - source[0])[:, None, None] ** 2 + (y - source[1])[None, :, None] ** 2 + (z - source[2]) ** 2
-    i, j, k = np.nonzero(square <= reach**2)
+    away = [(at - of) ** 2 for at, of in zip((x, y, z), listener, strict=True)]
+    i, j, k = np.nonzero(away[0][:, None, None] + away[1][:, None] + away[2] <= reach**2)
     positions = np.stack([x[i], y[j], z[k]], axis=1)
     mirrors = np.stack([mx[i], my[j], mz[k]], axis=1).astype(float)
     return positions, np.exp(gx[:, i] + gy[:, j] + gz[:, k]), mirrors
@@ -121,6 +111,11 @@ def _sphere(rng: np.random.Generator, count: int) -> np.ndarray:
     """Unit vectors (count, 3), uniform on the sphere."""
     v = rng.standard_normal((count, 3))
     return v / np.linalg.norm(v, axis=1, keepdims=True)
+
+
+def blend(times: np.ndarray, mix: float) -> np.ndarray:
+    """How far tail has replaced images at `times`: 0 before the blend around `mix`, 1 after it."""
+    return np.clip((times - mix) / BLEND + 0.5, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -133,13 +128,13 @@ class Tail:
     gains: np.ndarray
 
 
-def draw_tail(room: Room, rng: np.random.Generator, start: float, count: int) -> Tail:
-    """Random plane waves from `start` seconds on, with the energy that the room's diffuse field has.
+def draw_tail(room: Room, rng: np.random.Generator, mix: float, count: int) -> Tail:
+    """Random plane waves that replace the images around `mix` seconds and decay as the room's RT60 says.
 
     Images of a source in a room of volume V arrive with the energy density 4 pi c / V per second times the
     decay; K waves at density rho(t) carry that density divided by rho(t) each.
     """
-    rt60 = np.asarray(room.rt60)
+    rt60, start = np.asarray(room.rt60), mix - BLEND / 2
     end = start + 0.9 * float(rt60.max())
     rate = 6.9 / float(rt60.max())  # more waves where there is more energy to carry
     total = 1 - np.exp(-rate * (end - start))
@@ -148,12 +143,13 @@ def draw_tail(room: Room, rng: np.random.Generator, start: float, count: int) ->
     times = start - np.log1p(-u * total) / rate
     density = count * rate * np.exp(-rate * (times - start)) / total
     if room.kind == "outdoor":
-        energy = 10 ** (room.tail_db / 10) * (13.8 / rt60)[:, None]
-        decay = np.exp(-13.8 * (times - start) / rt60[:, None])
+        energy = 10 ** (room.tail_db / 10) * 13.8 / rt60
     else:
-        energy = 4 * np.pi * room.speed_of_sound / room.volume
-        decay = np.exp(-13.8 * times / rt60[:, None])
-    gains = np.sqrt(energy * decay / density) * rng.choice([-1.0, 1.0], count)
+        left = image_decay(room.dims, room.absorption, mix * room.speed_of_sound)
+        energy = 4 * np.pi * room.speed_of_sound / room.volume * left
+    decay = np.exp(-13.8 * (times - mix) / rt60[:, None])
+    gains = np.sqrt(energy[:, None] * decay / density) * rng.choice([-1.0, 1.0], count)
+    gains *= np.sin(np.pi / 2 * blend(times, mix))
     return Tail(times, _sphere(rng, count), _sphere(rng, count), gains)
 
 
@@ -174,12 +170,12 @@ def _waves(
     tail: Tail,
     mics: np.ndarray,
     centres: tuple[np.ndarray, np.ndarray],
-    reach: float,
+    mix: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """All waves from one emitter: times (M, I + K) in seconds and gains (B, M, I + K)."""
     c = room.speed_of_sound
     source_centre, mic_centre = centres
-    positions, wall, mirrors = images(room, emitter.position, reach)
+    positions, wall, mirrors = images(room, emitter.position, mic_centre, (mix + BLEND / 2) * c)
     ray = mics[:, None, :] - positions
     distance = np.linalg.norm(ray, axis=-1)
     # an image's directivity is that of the real source towards the mirrored ray, the same for all microphones
@@ -187,6 +183,8 @@ def _waves(
     far = np.linalg.norm(towards, axis=1)
     towards /= far[:, None]
     early = wall * emitter.directivity(towards @ emitter.facing)
+    if room.kind != "outdoor":  # the ground's image has no successor in the tail
+        early *= np.cos(np.pi / 2 * blend(far / c, mix))
     air = np.exp(-AIR[:, None] / 2 * far)
     early = (early * air)[:, None, :] / distance
     late_times = (
@@ -205,9 +203,7 @@ def mixing_time(room: Room, source: np.ndarray, mic_centre: np.ndarray) -> float
     direct = float(np.linalg.norm(source - mic_centre)) / c
     if room.kind == "outdoor":
         return direct + 0.015
-    most = (3 * room.volume * MAX_IMAGES / (4 * np.pi)) ** (1 / 3) / c
-    wanted = 2e-3 * np.sqrt(room.volume) + 0.012
-    return max(min(most, direct + wanted), direct + 0.004)
+    return splice_path(room.volume, room.rt60, direct * c) / c
 
 
 def tail_count(room: Room) -> int:
@@ -235,7 +231,10 @@ def responses(
 
     mic_centre = mics.mean(axis=0) if centre is None else centre
     source_centre = np.mean([e.position for e in emitters], axis=0)
-    mix = mixing_time(room, source_centre, mic_centre)
+    farthest = max(float(np.linalg.norm(e.position - mic_centre)) for e in emitters) / room.speed_of_sound
+    mix = max(
+        mixing_time(room, source_centre, mic_centre), farthest + 0.004
+    )  # no driver loses its direct path
     tail = draw_tail(room, rng, mix, tail_count(room))
     spread = max(float(np.linalg.norm(e.position - source_centre)) for e in emitters) / room.speed_of_sound
     length = sfft.next_fast_len(int((tail.times.max() + spread + 0.004) * rate) + PRE + TAPS)
@@ -243,9 +242,7 @@ def responses(
     out = np.empty((len(emitters), len(mics), length), np.float32)
     bands = np.zeros((len(BANDS), length), np.float32)
     for s, emitter in enumerate(emitters):
-        times, gains = _waves(
-            room, emitter, tail, mics, (source_centre, mic_centre), mix * room.speed_of_sound
-        )
+        times, gains = _waves(room, emitter, tail, mics, (source_centre, mic_centre), mix)
         times = (np.maximum(times, 0) + PRE / rate).astype(np.float32)
         gains = gains.astype(np.float32)
         for m in range(len(mics)):
