@@ -1,0 +1,1 @@
+"""Which source a command came from, a person or a device, decided by cues that a person can check."""

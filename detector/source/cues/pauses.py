@@ -1,0 +1,89 @@
+"""What is heard when nobody speaks: hiss and hum of electronics; and what breath does: pops and breathing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detector.source.cues.catalogue import listed
+from detector.source.cues.clip import LONG_FFT, MIN_FRAMES, N_FFT, RATE, Clip, band, decibel, frames_of
+
+CUES = listed(
+    "noise",
+    pause_share=("", "{:.0%} of the recording is pause"),
+    pause_level=("dB", "the pauses lie {:.1f} dB against the speech"),
+    hiss_low=("dB", "noise at {:.1f} dB goes on in the pauses (100 to 1000 Hz)"),
+    hiss_middle=("dB", "hiss at {:.1f} dB goes on in the pauses (1 to 4 kHz)"),
+    hiss_high=("dB", "hiss at {:.1f} dB goes on in the pauses (above 4 kHz)"),
+    pause_slope=("dB/octave", "the pauses' noise falls by {:+.1f} dB an octave"),
+    pause_flatness=("dB", "the pauses' noise has a flatness of {:.1f} dB"),
+    pause_change=("dB", "the pauses' noise varies by {:.1f} dB"),
+    hum=("dB", "mains hum {:.1f} dB above its surroundings"),
+) + listed(
+    "breath",
+    pop=("dB", "puffs of air {:.1f} dB above the lows' usual level"),
+    pop_share=("", "the lows peak {:.0%} of the time"),
+    breathing=("dB", "breath-like sounds {:.1f} dB above the pauses' floor"),
+)
+BANDS = {"hiss_low": (100.0, 1000.0), "hiss_middle": (1000.0, 4000.0), "hiss_high": (4000.0, 7200.0)}
+LINE_FFT = 8192  # half a second: 2 Hz a bin
+LINES = {50.0: (1, 2, 3, 5, 7), 60.0: (1, 2, 3, 5, 7)}
+
+
+def measure(clip: Clip) -> dict[str, float]:
+    values = {"pause_share": float(clip.pause.mean()), "hum": hum(clip.reference)}
+    if clip.speech.sum() >= MIN_FRAMES:
+        values |= _pops(clip)
+    return values | (_noise(clip) if clip.pause.sum() >= MIN_FRAMES else {})
+
+
+def _noise(clip: Clip) -> dict[str, float]:
+    """Of the pauses' mean spectrum, in dB against the speech's power from 100 Hz up."""
+    noise = clip.power[:, clip.pause]
+    mean = noise.mean(axis=1)
+    whole = band(100, clip.top)
+    speech = clip.power[whole][:, clip.speech].mean(axis=1).sum()
+    hertz = np.arange(len(mean)) * RATE / N_FFT
+    inside = slice(band(200, clip.top).start, whole.stop)
+    density = mean[whole] + 1e-20
+    octaves, level = np.log2(hertz[inside]), decibel(mean[inside])
+    weight = np.sqrt(1 / hertz[inside])  # every octave counts the same
+    values = {
+        "pause_level": float(decibel(mean[whole].sum() / speech)),
+        "pause_slope": float(np.polyfit(octaves, level, 1, w=weight)[0]),
+        "pause_flatness": float(decibel(np.exp(np.log(density).mean())) - decibel(density.mean())),
+        "pause_change": float(decibel(noise[whole].sum(axis=0)).std()),
+    }
+    for name, (low, high) in BANDS.items():
+        if clip.top >= high:
+            values[name] = float(decibel(mean[band(low, high)].sum() / speech))
+    breathy = decibel(noise[band(500, min(4000, clip.top))].sum(axis=0))
+    return values | {"breathing": float(np.subtract(*np.percentile(breathy, [95, 20])))}
+
+
+def hum(x: np.ndarray) -> float:
+    """How far the lines of 50 or 60 Hz (harmonics 1, 2, 3, 5, 7) stand above the 6 to 16 Hz beside them, mean
+    over the lines in dB, whichever mains is stronger. NaN below half a second: the lines need that long."""
+    if len(x) < LINE_FFT:
+        return np.nan
+    power = np.square(np.abs(frames_of(x, LINE_FFT, LINE_FFT // 4)[:, 2:-2]), dtype=np.float64)
+    power = (
+        power.mean(axis=1) if power.shape[1] else np.square(np.abs(frames_of(x, LINE_FFT, LINE_FFT)[:, 0]))
+    )
+    step = RATE / LINE_FFT
+    rises = []
+    for mains, orders in LINES.items():
+        rise = 0.0
+        for order in orders:
+            at = round(mains * order / step)
+            line = power[at - 1 : at + 2].max()
+            beside = np.concatenate([power[at - 8 : at - 3], power[at + 4 : at + 9]])
+            rise += float(decibel(line) - decibel(np.median(beside))) / len(orders)
+        rises.append(rise)
+    return max(rises)
+
+
+def _pops(clip: Clip) -> dict[str, float]:
+    """Puffs of a near mouth or of wind: how the lows (20 to 90 Hz) peak above their median."""
+    lows = decibel(clip.long_power[band(20, 90, LONG_FFT)].sum(axis=0))
+    above = lows - np.median(lows)
+    return {"pop": float(np.percentile(above, 98)), "pop_share": float((above > 10).mean())}

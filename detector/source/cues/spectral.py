@@ -1,0 +1,61 @@
+"""How the speech sounds in the mean and how it varies: MFCC and LFCC statistics, centroid, flatness, flux."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detector.frontends.cepstral import cepstra, linear_bands, mel_bands
+from detector.source.cues.catalogue import Cue, listed
+from detector.source.cues.clip import MIN_FRAMES, N_FFT, RATE, TOP_HZ, Clip, band, decibel
+
+COUNT = 12  # coefficients 1 to 12: coefficient 0 is the level
+BANDS = {"mfcc": 40, "lfcc": 20}
+STATISTICS = {"mean": np.mean, "sd": np.std}
+SCALES = {"mfcc": "mel", "lfcc": "linear"}
+CUES = listed(
+    "spectrum",
+    centroid=("Hz", "the spectrum's middle lies at {:.0f} Hz"),
+    centroid_sd=("Hz", "the spectrum's middle moves by {:.0f} Hz"),
+    flatness=("dB", "spectral flatness of {:.1f} dB (0 is noise)"),
+    flux=("", "the spectrum changes by {:.2f} from frame to frame"),
+) + tuple(
+    Cue(
+        f"{kind}{n}_{statistic}",
+        kind,
+        "",
+        f"{'variation' if statistic == 'sd' else 'mean'} of the spectrum's shape {n} ({SCALES[kind]} scale) {{:.2f}}",
+    )
+    for kind in BANDS
+    for n in range(1, COUNT + 1)
+    for statistic in STATISTICS
+)
+
+
+def measure(clip: Clip) -> dict[str, float]:
+    """The cues of these groups over the frames of speech; the cepstra are undefined where the recording does not
+    reach 7.2 kHz, for they would be those of another bank."""
+    if clip.speech.sum() < MIN_FRAMES:
+        return {}
+    speech = clip.power[:, clip.speech]
+    values = _shape(speech[band(100, clip.top)], band(100, clip.top).start * RATE / N_FFT)
+    if clip.top < TOP_HZ:
+        return values
+    for kind, bank in (("mfcc", mel_bands), ("lfcc", linear_bands)):
+        found = cepstra(speech, bank(BANDS[kind], N_FFT, RATE, 60.0, TOP_HZ), COUNT + 1)
+        for name, statistic in STATISTICS.items():
+            values |= {f"{kind}{n}_{name}": float(statistic(found[n])) for n in range(1, COUNT + 1)}
+    return values
+
+
+def _shape(power: np.ndarray, first: float) -> dict[str, float]:
+    """Of power (F, N) whose first bin lies at `first` Hz."""
+    power = power + 1e-12 * power.max()
+    hertz = first + np.arange(len(power)) * RATE / N_FFT
+    centroid = hertz @ power / power.sum(axis=0)
+    share = np.sqrt(power / power.sum(axis=0))
+    return {
+        "centroid": float(centroid.mean()),
+        "centroid_sd": float(centroid.std()),
+        "flatness": float(np.mean(decibel(np.exp(np.log(power).mean(axis=0))) - decibel(power.mean(axis=0)))),
+        "flux": float(np.sqrt(np.square(np.diff(share, axis=1)).sum(axis=0)).mean()),
+    }
