@@ -10,7 +10,7 @@ from scipy import signal
 from remasc.simulate import noise as noises
 from remasc.simulate.places import draw_room
 from remasc.simulate.rooms import PRE, Emitter, Room, images, mixing_time, omni, responses, room_of, transfer
-from remasc.simulate.talkers import GRID, cap_directivity, fades, mouth
+from remasc.simulate.talkers import GRID, cap_directivity, mouth
 from remasc.simulate.walls import BANDS, image_decay, splice_path, walls_for
 
 pytest.importorskip("pyroomacoustics")
@@ -226,12 +226,6 @@ def test_sphere_cap_equals_a_small_source_on_a_sphere_at_low_frequency():
     table = cap_directivity(0.001, np.radians(12))
     assert np.allclose(table, 1, atol=0.06)
     assert table.shape == (len(BANDS), len(GRID))
-
-
-def test_a_moving_head_fades_without_clicks():
-    weights = fades(4000, 500, 3500, 3)
-    assert np.allclose(weights.sum(axis=0), 1, atol=1e-6)
-    assert np.abs(np.diff(weights, axis=1)).max() < 1e-3
 
 
 def test_shared_tail_is_coherent_in_the_bass_and_not_in_the_treble():

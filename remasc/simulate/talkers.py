@@ -12,6 +12,10 @@ from remasc.simulate.rooms import BANDS, Emitter
 HEAD_RADIUS = 0.09  # metres
 MOUTH_HALF_ANGLE = np.radians(12.0)  # the mouth as a cap of about 2 cm radius
 GRID = np.linspace(-1, 1, 181)
+SWAY_LIMIT = 0.02  # metres between the ends of a sway
+STEP = (
+    0.005  # metres between frames at most: halfway two waves of 7 kHz sum half a decibel low, not to an echo
+)
 
 
 @lru_cache(maxsize=64)
@@ -54,19 +58,29 @@ def turned(facing: np.ndarray, angle: float) -> np.ndarray:
     return np.array([cos * facing[0] - sin * facing[1], sin * facing[0] + cos * facing[1], facing[2]])
 
 
-def head_path(
-    position: np.ndarray, facing: np.ndarray, sway: np.ndarray, turn: float, frames: int = 3
-) -> list[Emitter]:
-    """The mouth at `frames` moments of a command: it sways by the vector `sway` (m) and turns by `turn` (rad).
+def head_path(position: np.ndarray, facing: np.ndarray, sway: np.ndarray, turn: float) -> list[Emitter]:
+    """The mouth at evenly spaced places of its way through a command, one emitter each for `fades` to go through:
+    it sways along the vector `sway` (m; no longer than SWAY_LIMIT is taken of it) and turns by `turn` (rad).
 
-    Neighbouring frames lie at most about a centimetre apart, so that fading from one to the next is a move
-    and not an echo below 7.5 kHz.
+    Neighbours lie at most STEP apart, so that fading from one to the next is a move. Who stands still has one.
     """
-    along = np.sin(np.linspace(-np.pi / 2, np.pi / 2, frames)) / 2
+    far = float(np.linalg.norm(sway))
+    sway = sway * min(1.0, SWAY_LIMIT / max(far, 1e-9))
+    frames = 1 + int(np.ceil(min(far, SWAY_LIMIT) / STEP - 1e-9))
+    if turn and frames == 1:
+        frames = 2
+    along = np.linspace(-0.5, 0.5, frames) if frames > 1 else np.zeros(1)
     return [Emitter(position + a * sway, turned(facing, a * turn), mouth) for a in along]
 
 
+def course(length: int, first: int, last: int) -> np.ndarray:
+    """How far along its way the mouth is, 0 to 1 (length,): half a swing from sample `first` to `last`, at rest
+    outside. Commands of 1 to 4 s make it 0.1 to 0.5 Hz, as people sway; speed has no jumps."""
+    done = np.clip((np.arange(length) - first) / max(1, last - first), 0, 1)
+    return (1 - np.cos(np.pi * done)) / 2
+
+
 def fades(length: int, first: int, last: int, frames: int) -> np.ndarray:
-    """Weights (frames, length) that sum to one: hats from sample `first` to `last`, held outside."""
-    place = np.clip((np.arange(length) - first) / max(1, last - first), 0, 1) * (frames - 1)
+    """Weights (frames, length) that sum to one: where the mouth is between the frames of `head_path`."""
+    place = course(length, first, last) * (frames - 1)
     return np.clip(1 - np.abs(place - np.arange(frames)[:, None]), 0, 1).astype(np.float32)
