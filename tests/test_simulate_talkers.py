@@ -95,7 +95,7 @@ def test_the_delay_follows_the_path(sway):
 @pytest.mark.parametrize("tone", [1000, 6000])
 @pytest.mark.parametrize("sway", SWAYS[:3])
 def test_a_moving_head_makes_no_clicks(sway, tone):
-    """A tone stays a tone: nothing within 70 dB of it elsewhere, and its level follows 1 / distance within 0.5 dB."""
+    """A tone stays a tone: all else is 70 dB below it, and its level that of 1 / distance within 0.5 dB."""
     path = path_of(sway)
     y = heard(np.sin(2 * np.pi * tone * np.arange(LENGTH) / RATE).astype(np.float32), path)
     inner = slice(3000, -3000)

@@ -13,9 +13,7 @@ HEAD_RADIUS = 0.09  # metres
 MOUTH_HALF_ANGLE = np.radians(12.0)  # the mouth as a cap of about 2 cm radius
 GRID = np.linspace(-1, 1, 181)
 SWAY_LIMIT = 0.02  # metres between the ends of a sway
-STEP = (
-    0.005  # metres between frames at most: halfway two waves of 7 kHz sum half a decibel low, not to an echo
-)
+STEP = 0.005  # metres between frames at most: halfway two waves of 7 kHz sum half a decibel low
 
 
 @lru_cache(maxsize=64)
