@@ -56,6 +56,7 @@ class Device:
     hum_hz: float
     hum_db: float
     half_width: float
+    baffle_db: float  # what the lows lose on the axis: makers make up for some of it
     drivers: tuple[Driver, ...]
 
 
@@ -145,6 +146,7 @@ def make_device(corpus_name: str, device_id: str, family: int) -> Device:
         float(rng.choice([50.0, 60.0])),
         float(rng.uniform(55, 80)),
         float(half_width * rng.uniform(0.8, 1.2)),
+        float(rng.uniform(0, 4)),
         _drivers(family, rng),
     )
 
@@ -165,9 +167,8 @@ def magnitude(device: Device, frequencies: np.ndarray) -> np.ndarray:
     db = np.interp(octave, np.arange(len(device.ripple)) / 4, device.ripple)
     for centre, height, width in device.peaks:
         db = db + height * np.exp(-0.5 * (np.log2(f / centre) / width) ** 2)
-    step = 4.0 / (
-        1 + (f * device.half_width / 80) ** 2
-    )  # baffle step: the lows go all around and lose on axis
+    # baffle step: the lows go all around and lose on the axis
+    step = device.baffle_db / (1 + (f * device.half_width / 80) ** 2)
     return out * 10 ** ((db - step) / 20)
 
 
