@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable
 
 import tyro
 
-from commands import corpus, demo, evaluate, live, score, simulate, train
+from commands import corpus, demo, devices, evaluate, live, score, simulate, train
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo.demo,
     "score": score.score,
     "live": live.live,
+    "devices": devices.devices,
     "evaluate": evaluate.evaluate,
     "train": train.train,
     "simulate": simulate.simulate,

@@ -1,8 +1,13 @@
-"""`replayguard live`: commands judged while they are heard."""
+"""`replayguard live`: commands judged while they are heard, from a microphone array or a file."""
 
+import contextlib
+import itertools
+import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -10,40 +15,257 @@ from commands import AsJson
 
 
 def live(
-    source: Annotated[Path, tyro.conf.arg(name="from")],
+    device: str | None = None,
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
     array: str | None = None,
+    channels: str | None = None,
+    rate: int | None = None,
     detector: str = "default",
     as_json: AsJson = False,
     threshold: float | None = None,
     margin: float | None = None,
+    vad: Literal["energy", "silero"] = "energy",
+    record: Path | None = None,
+    hook: str | None = None,
+    hook_timeout: float = 5.0,
+    socket: Path | None = None,
+    mqtt: str | None = None,
+    dashboard: Literal["auto", "on", "off"] = "auto",
+    real_time: bool = False,
+    seconds: float | None = None,
 ) -> int:
-    """Find the commands in a long recording and judge each, block by block, as a live microphone would be heard.
+    """Find the commands in what a microphone array hears, or in a long recording, and judge each, block by block.
 
+    Runs until Ctrl-C (or a recording's end). What befalls the microphones is said on standard error and, with
+    --json, as lines of kind "notice". Only a line whose "genuine" is true is to be accepted.
     Exit code: 0 when every command was decided, 1 when one was not or none was heard, 2 on bad arguments.
 
     Args:
-        source: The sound file to listen to.
-        array: The array that recorded it: D1, D2, D3, D4 or an array file (TOML/JSON).
+        device: The sound input by name, part of its name, or number (`replayguard devices`); default: the system's.
+        source: Listen to this sound file instead.
+        array: The array that records: D1, D2, D3, D4 or an array file (TOML/JSON).
+        channels: The device's channels that are the array's microphones, from 1, such as 2-5 or 1,4,2,3; default:
+            the first ones, as many as the array has.
+        rate: Sample rate in Hz; default: the array's where the device can, else the device's own.
         detector: A bundled detector's name or a checkpoint folder.
         as_json: One JSON object a line, also of commands that still grow (kind "provisional" or "early").
         threshold: Accept at or above this score; default: the detector's own.
         margin: Decide early when the llr is so far from the threshold; default: at the end of a command alone.
+        vad: What finds speech: energy above the noise, or Silero's network (needs the extra `vad`).
+        record: Keep every utterance as sound, with its decision, in this folder. Nothing is kept without it.
+        hook: A program that is run, without a shell, for every decision, which it reads as JSON from standard
+            input. Unless it exits with 0 in time the decision accepts nothing.
+        hook_timeout: Seconds that the hook may take.
+        socket: Offer the JSON lines on a Unix socket at this path as well.
+        mqtt: Send the JSON lines to a broker as well: HOST/TOPIC or HOST:PORT/TOPIC (needs the extra `mqtt`).
+        dashboard: Draw the microphones and decisions; default: auto, where standard output is a terminal.
+        real_time: Play --from at its own pace, as a microphone would be heard.
+        seconds: Stop after so many seconds of sound.
     """
-    from streaming import Settings, StreamingDetector, listen
-    from streaming.sources import FileSource
+    if source is not None and device is not None:
+        raise ValueError("give either --device or --from, not both")
+    if as_json and dashboard == "on":
+        raise ValueError("give either --json or --dashboard on, not both")
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"--seconds is {seconds:g}; expected more than 0")
+    from remasc import get_array
+    from streaming import Settings
+    from streaming.delivery import Delivery
+    from streaming.hook import Hook
+    from streaming.online import StreamingDetector
+    from streaming.record import Recorder
 
-    sound = FileSource(source)
-    ears = StreamingDetector(
-        detector, array, sound.sample_rate, settings=Settings(threshold=threshold, margin=margin)
-    )
-    undecided, finals = 0, 0
-    for decision in listen(sound, ears):
-        finals += decision.final
-        undecided += decision.final and decision.genuine is None
-        if as_json:
-            print(decision.as_json(), flush=True)
-        elif decision.genuine is not None or decision.final:
-            print(decision.sentence, flush=True)
-    if not finals:
-        print(f"replayguard live: {source}: no command was heard", file=sys.stderr)
-    return int(undecided > 0 or not finals)
+    geometry = None if array is None else get_array(array)
+    settings = Settings(threshold=threshold, margin=margin)
+    gate = None if hook is None else Hook(hook, timeout=hook_timeout)
+    sound: Any = _file(source, channels, real_time, seconds) if source is not None else None
+    picked = _picked(channels, geometry) if sound is None else ()
+    from detector.score import load
+
+    loaded = load(detector)
+
+    def ears(sample_rate: int) -> StreamingDetector:
+        return StreamingDetector(loaded, geometry, sample_rate, settings=settings, vad=_vad(vad, sample_rate))
+
+    with contextlib.ExitStack() as closing:
+        recorder = None if record is None else Recorder(record)
+        delivery = Delivery(_outlets(as_json, socket, mqtt, closing), recorder, live=source is None)
+        if sound is None:
+            closing.enter_context(_quiet_libraries())
+            sound = _microphone(device, picked, geometry, rate, seconds)
+            closing.callback(sound.close)
+        if recorder is not None:
+            _tell(recorder.warning)
+        if source is not None and not real_time:
+            _lines(_one_after_the_other(sound, ears(sound.sample_rate), gate), delivery, as_json)
+        else:
+            from streaming.session import Session
+
+            session = Session(sound, ears, gate=gate, study=_study(geometry))
+            closing.enter_context(_stopped_by_signals(sound))
+            _tell(
+                f"listening to {sound.name}, {sound.num_mics} channels at {sound.sample_rate} Hz; Ctrl-C ends"
+            )
+            if dashboard == "on" or (dashboard == "auto" and sys.stdout.isatty() and not as_json):
+                from streaming.dashboard import draw
+
+                title = f"replayguard live: {sound.name}, {sound.num_mics} channels at {sound.sample_rate} Hz"
+                draw(
+                    session,
+                    delivery,
+                    title=title,
+                    threshold=loaded.threshold if threshold is None else threshold,
+                )
+            else:
+                _lines(session, delivery, as_json)
+    if not delivery.finals:
+        _tell(f"{source or sound.name}: no command was heard")
+    return int(delivery.undecided > 0 or not delivery.finals)
+
+
+def _tell(text: str) -> None:
+    from remasc.sentences import plain
+
+    print(f"replayguard live: {plain(text)}", file=sys.stderr, flush=True)
+
+
+def _file(path: Path, channels: str | None, real_time: bool, seconds: float | None) -> Any:
+    from remasc.audio import read_audio
+    from streaming.devices import channels_of
+    from streaming.sources import ArraySource, Paced
+
+    waveform, rate = read_audio(path, seconds=seconds)
+    if channels is not None:
+        waveform = waveform[list(channels_of(channels, len(waveform)))]
+    sound = ArraySource(waveform, rate)
+    return Paced(sound, str(path)) if real_time else sound
+
+
+def _picked(channels: str | None, geometry: Any) -> tuple[int, ...]:
+    """The channels of a device, from 0."""
+    from streaming.devices import channels_of
+
+    if channels is None and geometry is None:
+        raise ValueError(
+            "neither --array nor --channels says which channels are microphones; give one, `replayguard devices` "
+            "guesses them"
+        )
+    picked = channels_of(channels) if channels is not None else tuple(range(geometry.num_mics))
+    if geometry is not None and len(picked) != geometry.num_mics:
+        raise ValueError(
+            f"--channels {channels} are {len(picked)} channels, the array {geometry.name} has "
+            f"{geometry.num_mics} microphones; name as many"
+        )
+    return picked
+
+
+def _microphone(
+    device: str | None, picked: tuple[int, ...], geometry: Any, rate: int | None, seconds: float | None
+):
+    from streaming.microphone import Microphone
+
+    array_rate = None if geometry is None else geometry.sample_rate
+    return Microphone(device, picked, rate, array_rate=array_rate, seconds=seconds)
+
+
+def _vad(name: str, sample_rate: int) -> Any:
+    if name == "energy":
+        return None
+    from streaming.silero import SileroVad
+
+    return SileroVad(sample_rate)
+
+
+def _outlets(
+    as_json: bool, socket: Path | None, mqtt: str | None, closing: contextlib.ExitStack
+) -> list[Any]:
+    from streaming.outlets import MqttOutlet, SocketOutlet, TextOutlet
+
+    outlets: list[Any] = [TextOutlet(sys.stdout)] if as_json else []
+    for given, kind in ((socket, SocketOutlet), (mqtt, MqttOutlet)):
+        if given is not None:
+            outlets.append(kind(given))
+            closing.callback(outlets[-1].close)
+    return outlets
+
+
+def _study(geometry: Any) -> Any:
+    """What is looked at beside the sound path, where the array is known."""
+    return None
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """ALSA and PortAudio print a page to file descriptor 2 when a device goes; ours is said in a sentence."""
+    if os.environ.get("REPLAYGUARD_DEBUG"):
+        yield
+        return
+    ours = sys.stderr
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    ours.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    is_ours = _number(ours) == 2
+    if is_ours:
+        sys.stderr = open(os.dup(kept), "w", buffering=1, errors="replace", encoding="utf-8")  # noqa: SIM115
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        if is_ours:
+            sys.stderr.close()
+            sys.stderr = ours
+
+
+def _number(stream: Any) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(sound: Any) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the sound, so that what was heard is still judged; a second one ends at once."""
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(number, before[number])
+        sound.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _one_after_the_other(sound: Any, ears: Any, gate: Any) -> Iterator[Any]:
+    """A recording as fast as it can be judged: every look at a growing command is taken."""
+    from streaming.session import Said
+
+    heard = (one for block in sound for one in ears.hear(block.samples))
+    for one in itertools.chain(heard, (one for _ in "1" for one in ears.hear_end())):
+        decision = ears.decide(one)
+        yield Said(decision if gate is None else gate(decision), one, ears.sample_rate)
+
+
+def _lines(said: Any, delivery: Any, as_json: bool) -> None:
+    """A line for each decision; notices on standard error."""
+    from streaming.notices import Notice
+
+    for one in said:
+        if one is None:
+            continue
+        for notice in [one] * isinstance(one, Notice) + delivery.take(one):
+            _tell(notice.sentence)
+        if not as_json and not isinstance(one, Notice):
+            decision = one.decision
+            if decision.genuine is not None or decision.final:
+                print(decision.sentence, flush=True)

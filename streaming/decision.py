@@ -14,6 +14,9 @@ REASONS = quality.REASONS | {
     "growing": "the command is not over yet",
     "interrupted": "samples were lost within the command",
     "failed": "the detector could not score it",
+    "overloaded": "commands came faster than they could be scored",
+    "rate": "the microphone does not give as many samples a second as it says",
+    "hook": "the hook did not agree",
 }
 
 

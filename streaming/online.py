@@ -77,6 +77,24 @@ class Opinion:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class Heard:
+    """A stretch that is to be judged: samples (M, T) of a span, and the frame by which the judgement is due.
+
+    `lost` is a word of `decision.REASONS` where it cannot be judged any more. `origin` is when its stream began.
+    """
+
+    span: Span
+    at: int
+    waveform: np.ndarray
+    lost: str = ""
+    origin: float = 0.0
+
+    @property
+    def growing(self) -> bool:
+        return self.span.kind == "grows"
+
+
 @dataclass
 class OnlineState:
     """What is remembered beside ring, voice activity and segmenter."""
@@ -116,6 +134,7 @@ class StreamingDetector:
         self.vad = vad or EnergyVad(self.sample_rate)
         self.segmenter = Segmenter(**self._in_frames())
         self.state = OnlineState()
+        self.origin = 0.0  # seconds that a stream before this one took (a microphone that changed its rate)
         self._llr_at_threshold = self._reference()
         self._ring: Ring | None = None
         if self.array is not None:
@@ -133,28 +152,39 @@ class StreamingDetector:
 
     def feed(self, block: np.ndarray) -> list[Decision]:
         """The next samples (M, t), t >= 0. A block that is refused (ValueError) leaves everything as it was."""
-        block = checked(block, None if self._ring is None else self._ring.num_mics)
-        if self._ring is None:
-            self._open(len(block))
-        decisions = []
-        for piece in pieces(block, round(PIECE_SECONDS * self.sample_rate)):
-            self._ring.feed(piece)
-            for voiced in self._heard():
-                span = self.segmenter.step(voiced)
-                if span is not None:
-                    decisions.append(self._decide(span))
-        return decisions
+        return [self.decide(heard) for heard in self.hear(block)]
 
     def flush(self) -> list[Decision]:
         """The stream ended: the open command is judged as it is, but for samples that do not fill a frame of 20 ms.
         More may be fed: it follows."""
-        span = self.segmenter.flush()
-        return [] if span is None else [self._decide(span)]
+        return [self.decide(heard) for heard in self.hear_end()]
 
     def interrupt(self) -> list[Decision]:
         """Samples were lost: what follows does not join what was. The open command stays undecided."""
-        span = self.segmenter.drop(torn=self._pending() > 0)
-        return [] if span is None else [self._final(span, Opinion(reason="interrupted"))]
+        return [self.decide(heard) for heard in self.hear_loss()]
+
+    def hear(self, block: np.ndarray) -> Iterator[Heard]:
+        """`feed` without its judging, which `decide` does, in the same order and if need be in another thread."""
+        block = checked(block, None if self._ring is None else self._ring.num_mics)
+        if self._ring is None:
+            self._open(len(block))
+        for piece in pieces(block, round(PIECE_SECONDS * self.sample_rate)):
+            self._ring.feed(piece)
+            for voiced in self._heard():
+                yield from self._to_judge(self.segmenter.step(voiced))
+
+    def hear_end(self) -> list[Heard]:
+        """`flush` without its judging."""
+        return self._to_judge(self.segmenter.flush())
+
+    def hear_loss(self) -> list[Heard]:
+        """`interrupt` without its judging."""
+        return self._to_judge(self.segmenter.drop(torn=self._pending() > 0), lost="interrupted")
+
+    def decide(self, heard: Heard) -> Decision:
+        """What is said of a stretch. A growing one may be left out; of the others none."""
+        opinion = Opinion(reason=heard.lost) if heard.lost else self._judge(heard.waveform)
+        return self._growing(heard, opinion) if heard.growing else self._final(heard, opinion)
 
     def reset(self) -> None:
         """Forget everything; the next sample is the first of a new stream."""
@@ -186,9 +216,11 @@ class StreamingDetector:
         start = self.segmenter.state.now * self.vad.frame
         return self.vad.feed(self._ring.read(start, start + count * self.vad.frame)).tolist()
 
-    def _decide(self, span: Span) -> Decision:
-        opinion = self._judge(self._ring.read(span.first * self.vad.frame, span.last * self.vad.frame))
-        return self._final(span, opinion) if span.kind == "ends" else self._growing(span, opinion)
+    def _to_judge(self, span: Span | None, lost: str = "") -> list[Heard]:
+        if span is None:
+            return []
+        waveform = self._ring.read(span.first * self.vad.frame, span.last * self.vad.frame)
+        return [Heard(span, self.segmenter.state.now, waveform, lost, self.origin)]
 
     def _judge(self, waveform: np.ndarray) -> Opinion:
         try:
@@ -199,26 +231,26 @@ class StreamingDetector:
             return Opinion(reason="failed", detail=str(error))  # the stream goes on, and nothing is accepted
         return Opinion(judged.score, judged.llr, genuine_of(judged.decision), judged.reason, judged.detail)
 
-    def _growing(self, span: Span, opinion: Opinion) -> Decision:
+    def _growing(self, heard: Heard, opinion: Opinion) -> Decision:
         enough = suffices(opinion.llr, self._llr_at_threshold, self.settings.margin)
         if enough and opinion.genuine is not None and self.state.early is None:
             self.state.early = opinion.genuine
-            return self._said(span, opinion, opinion.genuine, (), kind="early")
+            return self._said(heard, opinion, opinion.genuine, (), kind="early")
         reasons = ("growing", opinion.reason) if opinion.reason else ("growing",)
-        return self._said(span, opinion, None, reasons, kind="provisional")
+        return self._said(heard, opinion, None, reasons, kind="provisional")
 
-    def _final(self, span: Span, opinion: Opinion) -> Decision:
+    def _final(self, heard: Heard, opinion: Opinion) -> Decision:
         early, self.state.early = self.state.early, None
         reasons = (opinion.reason,) if opinion.reason else ()
         revised = early is not None and early is not opinion.genuine
-        return self._said(span, opinion, opinion.genuine, reasons, revised=revised)
+        return self._said(heard, opinion, opinion.genuine, reasons, revised=revised)
 
     def _said(
-        self, span: Span, opinion: Opinion, genuine: bool | None, reasons: tuple[str, ...], **more
+        self, heard: Heard, opinion: Opinion, genuine: bool | None, reasons: tuple[str, ...], **more
     ) -> Decision:
         start, end, at = (
-            frame * self.vad.frame / self.sample_rate
-            for frame in (span.first, span.last, self.segmenter.state.now)
+            heard.origin + frame * self.vad.frame / self.sample_rate
+            for frame in (heard.span.first, heard.span.last, heard.at)
         )
         return Decision(
             start, end, opinion.score, opinion.llr, genuine, reasons, opinion.detail, at=at, **more

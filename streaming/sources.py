@@ -1,10 +1,12 @@
-"""Where blocks come from. Today files and arrays of samples; a microphone will be one more `Source`.
+"""Where blocks come from: files and arrays of samples; `microphone.Microphone` is one more `Source`.
 
 Shapes: M microphones, t samples of one block.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -55,3 +57,24 @@ class FileSource(ArraySource):
 
     def __init__(self, path: str | Path, *, block_seconds: float = BLOCK_SECONDS):
         super().__init__(*read_audio(path), block_seconds=block_seconds)
+
+
+class Paced:
+    """Another source at the pace of its own sound, as a microphone would give it."""
+
+    def __init__(self, source: Source, name: str = "a recording"):
+        self._source, self.name = source, name
+        self.sample_rate, self.num_mics = source.sample_rate, source.num_mics
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End the iteration; from any thread."""
+        self._stopped.set()
+
+    def __iter__(self) -> Iterator[Block]:
+        began, given = time.monotonic(), 0
+        for block in self._source:
+            given += block.samples.shape[1]
+            if self._stopped.wait(max(0.0, began + given / self.sample_rate - time.monotonic())):
+                return
+            yield block
