@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 import tyro
 
-from commands import corpus, demo, devices, evaluate, live, score, simulate, train
+from commands import classify, corpus, demo, devices, evaluate, live, score, simulate, train
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo.demo,
@@ -24,6 +24,11 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "evaluate": evaluate.evaluate,
     "train": train.train,
     "simulate": simulate.simulate,
+    "classify train": classify.train,
+    "classify distill": classify.distill,
+    "classify pretrain": classify.pretrain,
+    "classify adapt": classify.adapt,
+    "classify predict": classify.predict,
     "corpus summary": corpus.summary,
     "corpus check": corpus.check,
     "corpus probe": corpus.probe,

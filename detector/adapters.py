@@ -1,11 +1,11 @@
-"""Few parameters on a frozen network: LoRA, bottleneck adapters, BitFit and the linear probe.
+"""Few parameters on a frozen network: LoRA, bottleneck adapters, prompts, BitFit and the linear probe.
 
 After `adapt` the base's parameters keep their names and their bits: what is added stands beside them under names of
 its own, batch statistics included. `save_adapter` keeps the few parameters alone, with the hash of the base
 they belong to.
 Methods as compared by Cappellazzo et al. 2023; LoRA is arXiv 2106.09685, the bottlenecks arXiv 1902.00751 (serial)
-and arXiv 2110.04366 (parallel). Where they sit (Houlsby: after attention and after the MLP; Pfeiffer: after the
-MLP alone) is the caller's choice of `targets`.
+and arXiv 2110.04366 (parallel), deep prompts arXiv 2203.12119. Where they sit (Houlsby: after
+attention and after the MLP; Pfeiffer: after the MLP alone) is the caller's choice of `targets`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from remasc.atomic import whole_file
 from remasc.sentences import quoted, reason
 
-Method = Literal["lora", "serial", "parallel", "bitfit", "probe"]
+Method = Literal["lora", "serial", "parallel", "prompt", "bitfit", "probe"]
+PLACED = ("lora", "serial", "parallel", "prompt")  # they go to named modules
+PROMPT_DEVIATION = 0.02  # of what prompts begin as, like the tokens of the transformer itself
 # Their fast paths read the weights of these children and call no forward.
 FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -37,10 +39,14 @@ ENTRY = "adapter"  # of the file's metadata
 class Adaptation:
     """What is trained on the frozen base.
 
-    `targets`: names of modules, `*` stands for anything ("v.blocks.*.attn.qkv"); LoRA and adapters alone have
-    them. `head`: names of modules that are trained whole. `rank`: of LoRA, or the width of the bottleneck. `scale`:
-    LoRA adds `scale / rank` times its product; the parallel adapter is added `scale` times (None: 2 * rank for
-    LoRA, 1 for adapters). `width`: features of a target that is no Linear and no LayerNorm.
+    `targets`: names of modules, `*` stands for anything ("v.blocks.*.attn.qkv"); LoRA, adapters and prompts have
+    them. `head`: names of modules that are trained whole. `rank`: of LoRA, or the width of the bottleneck, or the
+    number of prompt tokens. `scale`: LoRA adds `scale / rank` times its product; the parallel adapter is added
+    `scale` times (None: 2 * rank for LoRA, 1 for adapters). `width`: features of a target that is no Linear and
+    no LayerNorm.
+
+    Prompts go to blocks of a transformer, modules of (B, L, D) and perhaps a mask (B, 1, 1, L): each block's own
+    learnt tokens stand behind the others while it runs, and are dropped after it.
     """
 
     method: Method
@@ -60,7 +66,7 @@ class Adaptation:
             if isinstance(value, str) or not all(isinstance(word, str) for word in value):
                 raise ValueError(f"{name} is {quoted(value)}; expected a list of module names")
             object.__setattr__(self, name, tuple(value))
-        placed = self.method in ("lora", "serial", "parallel")
+        placed = self.method in PLACED
         if placed != bool(self.targets):
             raise ValueError(
                 f"{self.method} with {len(self.targets)} targets; "
@@ -123,8 +129,8 @@ class Bottleneck(nn.Module):
 def adapt(network: nn.Module, adaptation: Adaptation) -> nn.Module:
     """Freeze the network and put in place what is trained. Changes it in place and returns it.
 
-    What is added begins without effect: the outputs are those of before. Give an optimiser
-    `[p for p in network.parameters() if p.requires_grad]`.
+    What is added begins without effect: the outputs are those of before (prompts are heard at once). Give an
+    optimiser `[p for p in network.parameters() if p.requires_grad]`.
     """
     if hasattr(network, "adaptation"):
         raise ValueError("this network is adapted already; merge its LoRA or begin from the base")
@@ -276,6 +282,12 @@ def _place(network: nn.Module, name: str, adaptation: Adaptation) -> None:
         return
     width, out = _widths(module, name, adaptation)
     like = next(network.parameters())
+    if adaptation.method == "prompt":
+        module.prompt = nn.Parameter(like.new_empty(rank, width))
+        nn.init.normal_(module.prompt, std=PROMPT_DEVIATION)
+        module.register_forward_pre_hook(_prompted, with_kwargs=True)
+        module.register_forward_hook(_unprompted)
+        return
     serial = adaptation.method == "serial"
     module.adapter = Bottleneck(out if serial else width, out, rank, scale, like)
     module.register_forward_hook(_after if serial else _beside)
@@ -287,6 +299,22 @@ def _after(module: nn.Module, args: Sequence[Tensor], output: Tensor) -> Tensor:
 
 def _beside(module: nn.Module, args: Sequence[Tensor], output: Tensor) -> Tensor:
     return output + module.adapter(args[0])
+
+
+def _prompted(module: nn.Module, args: Sequence[Tensor], kwargs: dict) -> tuple[tuple, dict]:
+    """The block's tokens (B, L, D) with its prompts behind them, which every token may see."""
+    x, *others = args
+    x = torch.cat([x, module.prompt.to(x.dtype).expand(len(x), -1, -1)], dim=1)
+
+    def wider(mask: Tensor | None) -> Tensor | None:
+        return None if mask is None else nn.functional.pad(mask, (0, len(module.prompt)), value=True)
+
+    named = {name: wider(value) if name == "mask" else value for name, value in kwargs.items()}
+    return (x, *map(wider, others)), named
+
+
+def _unprompted(module: nn.Module, args: Sequence[Tensor], output: Tensor) -> Tensor:
+    return output[:, : -len(module.prompt)]
 
 
 def _keep_statistics(module: nn.Module, args: Sequence[Tensor]) -> None:

@@ -19,6 +19,8 @@ from detector.adapters import (
     save_adapter,
     trained,
 )
+from detector.backbones import AST
+from detector.backbones.transformer import Block as TokenBlock
 
 CASES = {
     "lora": Adaptation("lora", ("blocks.*.mix", "blocks.1.out"), ("head",), rank=2),
@@ -193,3 +195,68 @@ def test_layers_that_are_never_called_are_refused():
     for target in ("0.linear1", "0.self_attn.out_proj"):
         with pytest.raises(ValueError, match="lies in a fused"):
             adapt(layer, Adaptation("lora", (target,)))
+
+
+class Tokens(nn.Module):
+    """Two transformer blocks and a head on the first token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(TokenBlock(8, 2) for _ in range(2))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x, mask=None):
+        for block in self.blocks:
+            x = block(x, mask)
+        return self.head(x[:, 0])
+
+
+PROMPT = Adaptation("prompt", ("blocks.0", "blocks.1"), ("head",), rank=4, width=8)
+
+
+def test_prompts_are_few_and_come_back(tmp_path):
+    torch.manual_seed(0)
+    base = Tokens().eval()
+    network, x = adapt(copy.deepcopy(base), PROMPT), torch.randn(5, 7, 8)
+    names = {f"blocks.{n}.prompt" for n in (0, 1)} | {"head.weight", "head.bias"}
+    assert set(trained(network)) == names
+    assert network(x).shape == base(x).shape
+    optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(3):
+        optimiser.zero_grad()
+        network(x).square().sum().backward()
+        optimiser.step()
+    assert all(torch.equal(network.state_dict()[name], base.state_dict()[name]) for name in base.state_dict()
+               if name not in names)  # fmt: skip
+    save_adapter(tmp_path / "p.safetensors", network)
+    again = load_adapter(tmp_path / "p.safetensors", copy.deepcopy(base))
+    assert torch.equal(again(x), network(x))
+    with torch.no_grad():
+        again.blocks[1].prompt.add_(1.0)
+    assert not torch.equal(again(x), network(x))  # what is added is heard
+
+
+def test_prompts_let_no_masked_token_through():
+    torch.manual_seed(0)
+    network, x = adapt(Tokens(), PROMPT), torch.randn(3, 7, 8)
+    mask = (torch.arange(7) < 5)[None, None, None].expand(3, 1, 1, 7)
+    other = x.clone()
+    other[:, 5:] = 9.0
+    torch.testing.assert_close(network(other, mask), network(x, mask))
+    torch.testing.assert_close(network(x, mask), network(x[:, :5]))
+
+
+def test_checkpointed_blocks_have_the_same_gradients_with_prompts_too():
+    torch.manual_seed(0)
+    plain, saving = AST(3, 48, stride=16), AST(3, 48, stride=16, checkpointing=True)
+    saving.load_state_dict(plain.state_dict())
+    prompts = Adaptation("prompt", tuple(f"v.blocks.{n}" for n in range(12)), ("mlp_head",), 2, width=192)
+    x, lengths = torch.randn(2, 48, 128), torch.tensor([48, 20])
+    found = []
+    for network in (plain, saving):
+        torch.manual_seed(1)
+        adapt(network, prompts)(x, lengths).square().sum().backward()
+        found.append({name: p.grad for name, p in network.named_parameters() if p.requires_grad})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name])

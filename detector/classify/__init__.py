@@ -1,0 +1,1 @@
+"""The audio classifier: labelled sound in, a trained, distilled or adapted AST or PSLA out."""

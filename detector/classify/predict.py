@@ -1,0 +1,81 @@
+"""What a classifier says of sound files, and the table of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from remasc.atomic import write_text
+
+FIXED = ("file", "split", "speaker", "label", "predicted", "probability")
+PREFIX = "p:"  # of the columns with each class's probability
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Probabilities (K,) of one file; `label` is its true class where that is known."""
+
+    file: str
+    probabilities: np.ndarray
+    label: str = ""
+    split: str = ""
+    speaker: str = ""
+
+
+def write_predictions(path: Path, rows: Sequence[Prediction], classes: Sequence[str]) -> None:
+    """predictions.csv: file, split, speaker, label, predicted, probability, and `p:CLASS` for each class."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow((*FIXED, *(PREFIX + name for name in classes)))
+    for row in rows:
+        best = int(np.argmax(row.probabilities))
+        numbers = [f"{p:.6g}" for p in row.probabilities]
+        facts = (row.file, row.split, row.speaker, row.label, classes[best], numbers[best])
+        writer.writerow((*facts, *numbers))
+    write_text(path, out.getvalue())
+
+
+def predict_files(
+    folder: str | Path | Sequence[str | Path],
+    paths: Sequence[str | Path],
+    *,
+    base: str | Path | None = None,
+    batch_size: int = 32,
+    device: str = "auto",
+    progress: bool = False,
+) -> tuple[list[Prediction], tuple[str, ...]]:
+    """(predictions in the order of the files, class names) of one classifier, or of the mean of several.
+
+    A file is heard from its beginning, as many frames as the classifier takes.
+    """
+    from detector.classify.fitting import all_logits
+    from detector.classify.progress import Progress
+    from detector.classify.sound import Waveforms
+    from detector.classify.store import load_classifier
+    from detector.team import pick_device
+
+    folders = [folder] if isinstance(folder, str | Path) else list(folder)
+    if not folders or not paths:
+        raise ValueError("nothing to classify; give a classifier's folder and at least one sound file")
+    where, waveforms = pick_device(device), Waveforms([Path(path) for path in paths])
+    total, classes = 0.0, ()
+    with Progress(progress, "classifying") as bar:
+        bar.start(len(paths) * len(folders))
+        for number, place in enumerate(folders):
+            network = load_classifier(place, base=base).network.to(where)
+            if classes and network.architecture.classes != classes:
+                raise ValueError(
+                    f"{place}: knows other classes than {folders[0]}; only the same can be averaged"
+                )
+            classes = network.architecture.classes
+            seen = number * len(paths)
+            tell = lambda done, seen=seen: bar.step(seen + done)  # noqa: E731
+            logits = all_logits(network, waveforms, batch_size, where, tell=tell)
+            total = total + network.probabilities(logits).double().numpy()
+    found = total / len(folders)
+    return [Prediction(str(path), row) for path, row in zip(paths, found, strict=True)], classes

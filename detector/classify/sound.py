@@ -1,0 +1,60 @@
+"""Clips as waveforms for the network. Shapes: B batch, T samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from remasc.audio import audio_info, read_audio
+from remasc.resampling import resample
+
+RATE = 16000
+LONGEST = 30.0  # seconds that are read of a file
+KEPT_BYTES = 1 << 30  # decoded clips that are kept in memory; the others are decoded again
+
+
+class Waveforms:
+    """`waveforms[i]` is the first channel (T,) of file i at 16 kHz, its first 30 s at most."""
+
+    def __init__(self, paths: Sequence[Path], kept_bytes: int = KEPT_BYTES) -> None:
+        self.paths = list(paths)
+        self._kept: dict[int, Tensor] = {}
+        self._room = kept_bytes
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index in self._kept:
+            return self._kept[index]
+        waveform, rate = read_audio(self.paths[index], seconds=LONGEST)
+        clip = torch.from_numpy(np.ascontiguousarray(resample(waveform[:1], rate, RATE)[0]))
+        if (size := clip.numel() * clip.element_size()) <= self._room:
+            self._kept[index], self._room = clip, self._room - size
+        return clip
+
+
+def collate(
+    clips: Sequence[Tensor], samples: int, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Clips (T,) of any lengths -> (B, samples), padded with zeros, and their real lengths (B,).
+
+    A longer clip is cut where the generator draws; without one at its end, as published.
+    """
+    cut = []
+    for clip in clips:
+        spare = max(0, len(clip) - samples)
+        start = 0 if generator is None else int(torch.randint(spare + 1, (), generator=generator))
+        cut.append(clip[start : start + samples])
+    lengths = torch.tensor([len(clip) for clip in cut])
+    return torch.stack([F.pad(clip, (0, samples - len(clip))) for clip in cut]), lengths
+
+
+def longest_seconds(paths: Sequence[Path]) -> float:
+    """The length of the longest file by its header, at most 30 s."""
+    return min(LONGEST, max(audio_info(path).seconds for path in paths))
