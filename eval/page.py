@@ -49,7 +49,6 @@ def page(figures: dict, *, det: Picture, histogram: Picture, clips: list[Clip], 
     """The whole document. `figures` is what metrics.json holds; `prior` turns likelihood ratios of clips into
     probabilities."""
     title = f"{figures['name']} · replayguard report" if figures["name"] else "replayguard report"
-    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     tag = words.tag(figures)
     body = [
         _head(figures),
@@ -68,12 +67,18 @@ def page(figures: dict, *, det: Picture, histogram: Picture, clips: list[Clip], 
         _clips(clips, figures, prior) if clips else "",
         _made(figures),
     ]
+    return document(title, [part for part in body if part])
+
+
+def document(title: str, body: list[str]) -> str:
+    """A whole page of these parts, which are HTML already, with the styles inside and no way out."""
+    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{style}</style></head>\n<body><main>\n"
-        + "\n".join(part for part in body if part)
+        + "\n".join(body)
         + "\n</main></body></html>\n"
     )
 
@@ -180,7 +185,7 @@ def _bar(cell: dict) -> str:
 
 
 def _clips(clips: list[Clip], figures: dict, prior: float) -> str:
-    cards = [_clip(clip, figures["operating_point"]["threshold"], prior) for clip in clips]
+    cards = [clip_card(clip, figures["operating_point"]["threshold"], prior) for clip in clips]
     origin = f"Probability of a living person at a prior of {prior:g}." if _any_llr(clips) else ""
     heading = f"<h2>Listen{words.tag(figures)}</h2><p>{escape(words.threshold_words(figures))} {origin}</p>"
     return f'{heading}<div class="clips">{"".join(cards)}</div>'
@@ -190,7 +195,8 @@ def _any_llr(clips: list[Clip]) -> bool:
     return any(clip.llr is not None for clip in clips)
 
 
-def _clip(clip: Clip, threshold: float, prior: float) -> str:
+def clip_card(clip: Clip, threshold: float, prior: float) -> str:
+    """A recording to play, with its truth, its score and the decision at the threshold."""
     facts = []
     if clip.score is not None:
         facts.append(("score", f"{clip.score:.3g}"))
