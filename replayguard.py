@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable
 
 import tyro
 
-from commands import classify, corpus, demo, devices, evaluate, live, score, simulate, train
+from commands import classify, corpus, demo, devices, evaluate, live, score, serve, simulate, train
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo.demo,
     "score": score.score,
     "live": live.live,
     "devices": devices.devices,
+    "serve": serve.serve,
     "evaluate": evaluate.evaluate,
     "train": train.train,
     "simulate": simulate.simulate,
