@@ -1,0 +1,308 @@
+"""A whole measurement: clips of a corpus, every attack on each, and what came of it. Resumable.
+
+Attackers learn on train, are measured on another partition. What was done is written at once, a line for each
+attempt, so that an interrupted campaign goes on where it stopped. Everything is drawn from names and the seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from remasc.atomic import write_text
+from remasc.parallel import tracked
+from remasc.shards import sealed, unsealed
+from streaming.attack.baselines import ATTACKS, REAL_TIME, Arsenal
+from streaming.attack.environment import Attempt, Clip, Environment
+from streaming.attack.expert import Evolution, expert, static
+from streaming.attack.learning import attend, effects, expected, imitate, worth
+from streaming.attack.policy import ChoosyListener, ImitatingListener, Imitator, Listening
+from streaming.attack.pulses import Budget
+from streaming.attack.victims import Victim, probability
+
+LEDGER = "attempts.jsonl"
+EPOCHS = 60  # of `attend`
+
+
+@dataclass(frozen=True)
+class Case:
+    """One attack under one budget and delay: a row of the robustness table."""
+
+    attack: str
+    budget: Budget
+    delay: float
+    shape: str
+
+    @property
+    def name(self) -> str:
+        energy = "" if self.budget.energy is None else f", energy {self.budget.energy:g}"
+        pulses = f"{self.budget.pulses} x {1000 * self.budget.seconds:g} ms {self.shape}{energy}"
+        delay = f", {1000 * self.delay:g} ms delay" if self.attack in REAL_TIME else ""
+        return f"{self.attack}: {pulses}, {self.budget.below_db:g} dB below{delay}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured. `sweep_db` and `sweep_delays` add cases to the base for the attacks of `swept`."""
+
+    budget: Budget = field(default_factory=Budget)
+    delay: float = 0.03
+    shape: str = "noise"
+    attacks: tuple[str, ...] = ATTACKS
+    sweep_db: tuple[float, ...] = ()
+    sweep_delays: tuple[float, ...] = ()
+    swept: tuple[str, ...] = ("random", "listening")
+    generations: int = 75
+    individuals: int = 10
+    iterations: int = 20
+    stride: int = 3
+    random_draws: int = 3
+    imitation_epochs: int = 150
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (*self.attacks, *self.swept):
+            if name not in ATTACKS:
+                raise ValueError(f"unknown attack {name!r}; expected some of {', '.join(ATTACKS)}")
+
+    def cases(self) -> list[Case]:
+        base = [Case(name, self.budget, self.delay, self.shape) for name in self.attacks]
+        for db in self.sweep_db:
+            louder = replace(self.budget, below_db=db)
+            base += [Case(name, louder, self.delay, self.shape) for name in self.swept]
+        for delay in self.sweep_delays:
+            base += [Case(name, self.budget, delay, self.shape) for name in self.swept if name in REAL_TIME]
+        return list(dict.fromkeys(base))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One clip under one case. `right` is the share of answers that were right (of repeated ones), `p_true` the
+    probability of the true class, each before and after; `score` as the finished system gave it."""
+
+    case: str
+    clip: str
+    right_before: bool
+    p_before: float
+    score_before: float
+    right: float
+    p_true: float
+    score: float
+    queries: int
+    starts: list[int]
+
+
+class Campaign:
+    """Runs a plan against a victim and keeps its ledger in `out`.
+
+    `identity` says what the victim and the clips are: a ledger of another identity or plan is refused.
+    """
+
+    def __init__(self, victim: Victim, plan: Plan, out: Path, identity: dict[str, Any], *, repeats: int = 1):
+        self.victim, self.plan, self.out, self.repeats = victim, plan, Path(out), repeats
+        self.out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps([asdict(plan), identity, repeats], sort_keys=True, default=str)
+        self.key = {"campaign": hashlib.sha256(text.encode()).hexdigest()}
+        self.ledger: dict[str, dict[str, Any]] = _read(self.out / LEDGER, self.key)
+        self._listeners: dict[tuple, Any] = {}
+        evolution = Evolution(plan.generations, plan.individuals, plan.seed)
+        self.arsenal = Arsenal(evolution, plan.iterations, plan.seed)
+
+    def run(
+        self, clips: Sequence[Clip], training: Sequence[Clip], *, progress: bool = True
+    ) -> dict[str, list[Row]]:
+        """Every case on every clip, by the case's name. `training` clips are what attackers learn from."""
+        arsenal, evolution = self.arsenal, self.arsenal.evolution
+        wanted = {case.attack for case in self.plan.cases()}
+        base = self.environment(Case("none", self.plan.budget, self.plan.delay, self.plan.shape))
+        if "static" in wanted:
+            few = list(training)[: min(16, len(training))]
+            found = self.once("static", lambda: static(base, few, evolution).steps.tolist(), progress)
+            arsenal.static_steps = np.array(found, dtype=np.int64)
+        if "imitation" in wanted:
+            arsenal.imitating = self._imitator(base, training, evolution, progress)
+        before = {c.name: self.once(f"before/{c.name}", lambda c=c: self._before(c), False) for c in clips}
+        out: dict[str, list[Row]] = {}
+        self.rows = out
+        for case in self.plan.cases():
+            environment = self.environment(case)
+            if case.attack == "listening":
+                arsenal.choosy = self._listener(base, training, environment.limits(), progress)
+            jobs = ((1, self._row(case, environment, arsenal, clip, before[clip.name])) for clip in clips)
+            out[case.name] = list(tracked(jobs, case.name, len(clips), 0, progress))
+        return out
+
+    def environment(self, case: Case) -> Environment:
+        return Environment(self.victim, case.budget, delay=case.delay, shape=case.shape)
+
+    def example(self, case: Case, clip: Clip, row: Row) -> Attempt:
+        """A recorded attempt once more, to be heard: from its moments, or for pgd, whose waveforms are not kept, by
+        another run that comes to the same."""
+        environment = self.environment(case)
+        if case.attack == "pgd":
+            return self.arsenal.attempt("pgd", environment, clip)
+        starts = np.array(row.starts, dtype=np.int64)
+        return environment.play(clip, starts, environment.waveforms(clip, len(starts)))
+
+    def once(self, name: str, make: Callable[[], Any], progress: bool) -> Any:
+        """What the ledger has under `name`, or what `make` makes, which is written at once."""
+        if name not in self.ledger:
+            made = iter([(1, None)])
+            for _ in tracked(made, name, 1, 0, progress):
+                self.ledger[name] = {"name": name, "value": make()}
+            with (self.out / LEDGER).open("a", encoding="utf-8") as stream:
+                stream.write(sealed(self.ledger[name]) + "\n")
+        return self.ledger[name]["value"]
+
+    def _before(self, clip: Clip) -> dict[str, float]:
+        score, right = self._verdict(clip.waveform, clip.truth)
+        return {"score": score, "right": right, "p": self._p_true(clip.waveform, clip.truth)}
+
+    def _verdict(self, waveform: np.ndarray, truth: int) -> tuple[float, float]:
+        """Mean score and share of right answers over the repeats."""
+        found = [self.victim.verdict(waveform, truth) for _ in range(self.repeats)]
+        return float(np.mean([score for score, _ in found])), float(np.mean([right for _, right in found]))
+
+    def _p_true(self, waveform: np.ndarray, truth: int) -> float:
+        x = torch.from_numpy(np.ascontiguousarray(waveform))[None]
+        return float(probability(float(self.victim.odds(x, truth)[0])))
+
+    def _row(
+        self, case: Case, environment: Environment, arsenal: Arsenal, clip: Clip, before: dict[str, float]
+    ) -> Row:
+        def attack() -> dict[str, Any]:
+            asked = self.victim.queries
+            draws = self.plan.random_draws if case.attack == "random" else 1
+            attempts = [arsenal.attempt(case.attack, environment, clip, draw) for draw in range(draws)]
+            queries = self.victim.queries - asked
+            found = [self._verdict(one.waveform, clip.truth) for one in attempts]
+            return {
+                "right": float(np.mean([right for _, right in found])),
+                "score": float(np.mean([score for score, _ in found])),
+                "p_true": float(np.mean([self._p_true(one.waveform, clip.truth) for one in attempts])),
+                "queries": 0 if case.attack in ("none", "random", "fixed", "static", *REAL_TIME) else queries,
+                "starts": attempts[0].starts.tolist(),
+            }
+
+        value = self.once(f"{case.name}/{clip.name}", attack, False)
+        return Row(
+            case.name,
+            clip.name,
+            before["right"] > 0.5,
+            before["p"],
+            before["score"],
+            **{k: value[k] for k in ("right", "p_true", "score", "queries", "starts")},
+        )
+
+    def _imitator(
+        self, base: Environment, training: Sequence[Clip], evolution: Evolution, progress: bool
+    ) -> ImitatingListener:
+        """The published policy, fitted to the expert's moments on the training clips."""
+
+        def teacher(clip: Clip) -> list[int]:
+            return expert(base, clip, evolution).steps.tolist()
+
+        jobs = ((1, self.once(f"teacher/{c.name}", lambda c=c: teacher(c), False)) for c in training)
+        times = np.array(list(tracked(jobs, "expert on training clips", len(training), 0, progress)))
+        network = _fresh(lambda: Imitator(base.step, base.pulses), self.plan.seed)
+        curve = _trained(
+            self.out / "imitation.safetensors",
+            network,
+            self.key,
+            imitate(network, training, times, epochs=self.plan.imitation_epochs, seed=self.plan.seed),
+            self.plan.imitation_epochs,
+            progress,
+        )
+        if curve:
+            self.once("imitation curve", lambda: curve, False)
+        return ImitatingListener(network)
+
+    def _listener(
+        self, base: Environment, training: Sequence[Clip], limits: Any, progress: bool
+    ) -> ChoosyListener:
+        """Ours, fitted to the victim's answers on the training clips, for one delay and number of pulses."""
+        kind = (limits.delay, limits.gap, limits.pulses)
+        if kind in self._listeners:
+            return self._listeners[kind]
+
+        def ask(clip: Clip) -> list[float | None]:
+            return [
+                None if np.isnan(v) else round(float(v), 5) for v in effects(base, clip, self.plan.stride)
+            ]
+
+        jobs = ((1, self.once(f"effects/{c.name}", lambda c=c: ask(c), False)) for c in training)
+        maps = [
+            np.array([np.nan if v is None else v for v in one], dtype=np.float32)
+            for one in tracked(jobs, "the victim's answers", len(training), 0, progress)
+        ]
+        network = _fresh(lambda: Listening(base.step), self.plan.seed)
+        name = f"listening-{limits.delay}"
+        curve = _trained(
+            self.out / f"{name}.safetensors",
+            network,
+            self.key,
+            attend(network, training, maps, limits.delay, epochs=EPOCHS, seed=self.plan.seed),
+            EPOCHS,
+            progress,
+        )
+        if curve:
+            self.once(f"{name} curve", lambda: curve, False)
+        bar = worth(expected(network, training), limits.pulses, limits.gap)
+        self._listeners[kind] = ChoosyListener(network, bar)
+        return self._listeners[kind]
+
+
+def _fresh(build: Callable[[], Any], seed: int) -> Any:
+    """A network with weights drawn from the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def _trained(
+    path: Path, network: Any, key: dict[str, str], fit: Iterator[float], epochs: int, progress: bool
+) -> list[float]:
+    """Load the weights that an interrupted campaign left, or fit (an item an epoch) and leave them."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    from remasc.atomic import whole_file
+
+    if path.is_file():
+        with safe_open(path, "pt") as opened:
+            known = opened.metadata()
+        if known == key:
+            network.load_state_dict(load_file(path), strict=False)
+            network.eval()
+            return []
+    curve = list(tracked(((1, loss) for loss in fit), path.stem, epochs, 0, progress))
+    with whole_file(path) as temporary:
+        save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary, metadata=key)
+    return curve
+
+
+def _read(path: Path, key: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The ledger's lines by name; torn ones are dropped, and made again."""
+    if not path.exists():
+        write_text(path, sealed(key) + "\n")
+        return {}
+    rows = []
+    for line in path.read_bytes().decode("utf-8", "replace").splitlines():
+        try:
+            rows.append(unsealed(line))
+        except (ValueError, RecursionError):
+            continue
+    if not rows or rows[0] != key:
+        raise ValueError(
+            f"{path.parent}: holds attacks on another detector, on other clips, or by another plan; give another "
+            "--out, or delete it"
+        )
+    write_text(path, "".join(sealed(row) + "\n" for row in rows))
+    return {row["name"]: row for row in rows[1:]}

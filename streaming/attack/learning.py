@@ -1,0 +1,147 @@
+"""How the real-time attackers learn: by imitation of the expert, or from the victim's own answers.
+
+Shapes: B clips, N steps, n pulses. Lists of clips may have different lengths; what lies behind an end is masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from streaming.attack.environment import Clip, Environment
+from streaming.attack.policy import Imitator, Listening, as_steps
+
+
+def heard_steps(clips: Sequence[Clip], step: int) -> tuple[Tensor, Tensor]:
+    """What the attacker hears of clips, zero padded: (B, N, s), and each one's steps (B,)."""
+    parts = [as_steps(clip.waveform.mean(axis=0), step)[0] for clip in clips]
+    lengths = torch.tensor([len(part) for part in parts])
+    return nn.utils.rnn.pad_sequence(parts, batch_first=True), lengths
+
+
+def imitate(
+    network: Imitator,
+    clips: Sequence[Clip],
+    times: np.ndarray,
+    *,
+    epochs: int = 150,
+    batch: int = 64,
+    rate: float = 1e-3,
+    seed: int = 0,
+) -> Iterator[float]:
+    """Fit the published policy to the expert's sorted start steps (B, n) at every step; each item taken from it is
+    the RMSE, in steps, of one more epoch. Adam 1e-3, batches of 64 and 150 epochs as published."""
+    steps, lengths = heard_steps(clips, network.arguments["step"])
+    target = torch.from_numpy(np.asarray(times, dtype=np.float32))
+    mask = torch.arange(steps.shape[1])[None] < lengths[:, None]
+
+    def loss_of(rows: Tensor) -> Tensor:
+        longest = int(lengths[rows].max())
+        found, _ = network(steps[rows, :longest])
+        wrong = (found - target[rows, None]).square().mean(-1)[mask[rows, :longest]]
+        return (wrong.mean() + 1e-12).sqrt()
+
+    return _fit(network, loss_of, len(clips), epochs, batch, rate, seed)
+
+
+def effects(environment: Environment, clip: Clip, stride: int = 3) -> np.ndarray:
+    """How a single pulse at each step changes the victim's odds, (N,) float32; NaN where it was not asked.
+
+    Every `stride`-th step is asked for, from the victim's scores alone.
+    """
+    steps = np.arange(0, environment.steps(clip), stride)
+    odds = environment.odds(clip, steps[:, None])
+    out = np.full(environment.steps(clip), np.nan, np.float32)
+    out[steps] = odds - environment.clean_odds(clip)
+    return out
+
+
+def attend(
+    network: Listening,
+    clips: Sequence[Clip],
+    maps: Sequence[np.ndarray],
+    delay: int,
+    *,
+    epochs: int = 60,
+    batch: int = 16,
+    rate: float = 2e-3,
+    seed: int = 0,
+) -> Iterator[float]:
+    """Fit `Listening` to the victim's own answers: at each step, what a pulse decided upon now would do. Each item
+    taken from it is the loss of one more epoch.
+
+    Step i is over when the pulse may begin, so it lands `delay` + 1 steps later; `maps` are `effects`.
+    """
+    steps, lengths = heard_steps(clips, network.arguments["step"])
+    target = torch.full(steps.shape[:2], float("nan"))
+    for row, one in zip(target, maps, strict=True):
+        later = torch.from_numpy(one[delay + 1 : 1 + delay + len(row)])
+        row[: len(later)] = later
+    asked = ~target.isnan()
+    scale = float(target[asked].std()) if asked.any() else 1.0
+
+    def loss_of(rows: Tensor) -> Tensor:
+        longest = int(lengths[rows].max())
+        found, _ = network(steps[rows, :longest])
+        chosen = asked[rows, :longest]
+        return nn.functional.huber_loss(found[chosen] / scale, target[rows, :longest][chosen] / scale)
+
+    return _fit(network, loss_of, len(clips), epochs, batch, rate, seed)
+
+
+@torch.no_grad()
+def expected(network: Listening, clips: Sequence[Clip]) -> list[np.ndarray]:
+    """What the network expects at each step of each clip, (N,)."""
+    network.eval()
+    steps, lengths = heard_steps(clips, network.arguments["step"])
+    found, _ = network(steps)
+    return [row[:count].numpy() for row, count in zip(found, lengths.tolist(), strict=True)]
+
+
+def worth(expectations: Sequence[np.ndarray], pulses: int, gap: int, last: int = 3000) -> np.ndarray:
+    """The least gain worth a pulse, (pulses + 1, N): row k with k pulses left, at each step.
+
+    Optimal stopping by backward induction over the clips at hand: a pulse now is worth it where its expected gain
+    exceeds what keeping it would bring, V(i + 1, k) - V(i + gap, k - 1). A clip that has ended brings nothing more,
+    so the bar falls with time. (With few clips left behind a step, the last bar that was set holds on.)
+    """
+    longest = min(last, max(len(one) for one in expectations))
+    value = np.zeros((pulses + 1, longest + gap + 1))
+    bar = np.zeros((pulses + 1, longest))
+    for i in range(longest - 1, -1, -1):
+        gains = np.array([-one[i] for one in expectations if len(one) > i], dtype=np.float64)
+        alive = sum(len(one) > i + 1 for one in expectations) / len(gains)
+        for k in range(1, pulses + 1):
+            wait = alive * value[k, i + 1]
+            bar[k, i] = max(0.0, wait - alive * value[k - 1, i + gap])
+            value[k, i] = np.where(gains >= bar[k, i], gains + alive * value[k - 1, i + gap], wait).mean()
+    return bar.astype(np.float32)
+
+
+def _fit(
+    network: nn.Module,
+    loss_of: Callable[[Tensor], Tensor],
+    count: int,
+    epochs: int,
+    batch: int,
+    rate: float,
+    seed: int,
+) -> Iterator[float]:
+    """Adam over seeded batches; the mean loss of each epoch as it ends."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        network.train()
+        losses = []
+        for rows in torch.randperm(count, generator=generator).split(batch):
+            loss = loss_of(rows)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            optimizer.step()
+            losses.append(loss.item() * len(rows))
+        network.eval()
+        yield sum(losses) / count

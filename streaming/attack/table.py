@@ -1,0 +1,126 @@
+"""The robustness table: a line for each attack, from the rows of a campaign.
+
+Shapes: C clips of a case, G genuine clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from streaming.attack import measures
+from streaming.attack.campaign import Case, Row
+
+HEAD = ("attack", "success", "mean drop", "p_fa", "EER", "of the expert's", "queries")
+
+
+def figures(
+    cases: Sequence[Case], rows: Mapping[str, Sequence[Row]], genuine: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    """A line for each case. `genuine` (G,) are clean genuine scores of a replay detector; None = a classifier.
+
+    success: of the clips that the victim had right, the share that it has no longer; drop: how much less sure of
+    the truth it is on these, on average; p_fa: of all clips, the share that is accepted; eer: of clean genuine
+    against all attacked clips; gained: (attack - random) / (expert - random) of the success at the same budget.
+    """
+    return [_line(case, rows, cases, genuine) for case in cases]
+
+
+def _line(
+    case: Case, rows: Mapping[str, Sequence[Row]], cases: Sequence[Case], genuine: np.ndarray | None
+) -> dict[str, Any]:
+    mine = list(rows[case.name])
+    had = [row for row in mine if row.right_before]
+    line: dict[str, Any] = {
+        "case": case.name,
+        "attack": case.attack,
+        "below_db": case.budget.below_db,
+        "delay_ms": 1000 * case.delay,
+        "clips": len(mine),
+        "right_before": len(had),
+        "success": _plain(measures.success([True] * len(had), [row.right for row in had])),
+        "drop": _plain(measures.mean_of([row.p_before - row.p_true for row in had])),
+        "queries": float(np.mean([row.queries for row in mine])) if mine else 0.0,
+        "gained": None,
+    }
+    if genuine is not None:
+        line["p_fa"] = _plain(measures.share_of([1 - row.right for row in mine]))
+        line["eer"] = _plain(measures.detection(genuine, np.array([row.score for row in mine])))
+    if case.attack not in ("none", "random"):
+        line["gained"] = _plain(_gained(case, rows, cases, had))
+    return line
+
+
+def _gained(
+    case: Case, rows: Mapping[str, Sequence[Row]], cases: Sequence[Case], had: list[Row]
+) -> measures.Rate | None:
+    """Against random and expert under the same budget, clip by clip."""
+    same = {
+        one.attack: {row.clip: 1 - row.right for row in rows[one.name]}
+        for one in cases
+        if one.attack in ("random", "expert") and (one.budget, one.shape) == (case.budget, case.shape)
+    }
+    if len(same) < 2:
+        return None
+    return measures.gained(
+        [1 - row.right for row in had],
+        [same["random"][row.clip] for row in had],
+        [same["expert"][row.clip] for row in had],
+    )
+
+
+def _plain(rate: measures.Rate | None) -> dict[str, float] | None:
+    return None if rate is None else rate.as_dict()
+
+
+def cells(line: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line as words, in the order of `HEAD`."""
+    return (
+        line["case"],
+        percent(line["success"]),
+        number(line["drop"]),
+        percent(line.get("p_fa")),
+        percent(line.get("eer")),
+        percent(line["gained"]),
+        f"{line['queries']:,.0f}",
+    )
+
+
+def percent(rate: Mapping[str, float] | None) -> str:
+    if rate is None:
+        return "-"
+    return f"{100 * rate['value']:.1f} % ({100 * rate['low']:.1f} to {100 * rate['high']:.1f})"
+
+
+def number(rate: Mapping[str, float] | None) -> str:
+    return "-" if rate is None else f"{rate['value']:.3f} ({rate['low']:.3f} to {rate['high']:.3f})"
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """The table with what it stands on, as Markdown."""
+    lines = [f"# Robustness of {record['victim']}", "", *(f"{fact}  " for fact in facts(record)), ""]
+    lines += ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    lines += ["| " + " | ".join(cells(line)) + " |" for line in record["lines"]]
+    return "\n".join([*lines, ""])
+
+
+def facts(record: Mapping[str, Any]) -> list[str]:
+    """Sentences on what was measured."""
+    first = record["lines"][0]
+    kind = {True: "SIMULATED recordings", False: "recordings"}.get(
+        record["simulated"], "recordings of which nothing says whether they are simulated"
+    )
+    said = [
+        f"{first['clips']} clips of {record['corpus']} ({kind}), {record['what']}; the victim had "
+        f"{first['right_before']} of them right before any attack.",
+        f"Attackers learnt on {record['training']} other clips, of the training partition.",
+        f"Perturbations go through the air: {record['air']}. Defence: {record['defence']}.",
+        "Success: of the clips that the victim had right, the share that it has no longer. In parentheses 95 % "
+        "intervals over the clips.",
+    ]
+    if record.get("threshold") is not None:
+        limit = f"Replays are accepted at scores of {record['threshold']:.4f} and above"
+        said.insert(1, f"{limit} ({record['origin']}).")
+    return said

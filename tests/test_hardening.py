@@ -1,0 +1,108 @@
+"""Adversarial planes stay in their bounds and do harm; guards and ensembles do what they say."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from detector.hardening import REACH, STRENGTH, STRETCHES, Guarded, Together, guarded, hardened, limited
+from detector.model import CompactDetector
+from detector.score import load
+
+
+def batch(count: int = 6, frames: int = 90):
+    torch.manual_seed(0)
+    planes = torch.randn(count, 6, 40, frames)
+    planes[:, 5] = 0.5
+    planes[0, 1:5] = 0  # an item without spatial planes
+    return planes, torch.full((count,), frames), torch.arange(count) % 2
+
+
+def test_attacked_planes_stay_in_bounds_and_do_harm():
+    network = CompactDetector(widths=(8, 8, 8, 8), embedding=8)
+    planes, lengths, columns = batch()
+    kept = planes.clone()
+    out = hardened(network, planes, lengths, columns, 1.0, torch.Generator().manual_seed(1))
+    assert torch.equal(planes, kept)
+    change = (out - planes).abs()
+    assert change.max() <= STRENGTH + 1e-5
+    touched = (change > 0).any(dim=(1, 2)).sum(-1)
+    assert (touched > 0).all()
+    assert (touched <= STRETCHES * REACH).all()
+    assert (change[:, 5] == 0).all()
+    assert (change[0, 1:] == 0).all()
+    network.eval()
+    with torch.no_grad():
+        before, after = (
+            nn.functional.cross_entropy(network.logits(x, lengths), columns) for x in (planes, out)
+        )
+    assert after > before
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_no_share_no_change_and_the_mode_comes_back():
+    network = CompactDetector(widths=(8, 8, 8, 8), embedding=8).train()
+    planes, lengths, columns = batch()
+    assert hardened(network, planes, lengths, columns, 0.0, torch.Generator()) is planes
+    hardened(network, planes, lengths, columns, 0.5, torch.Generator().manual_seed(0))
+    assert network.training
+
+
+def test_the_limiter_takes_bursts_and_leaves_steady_sound():
+    steady = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (1, 2, 16000)).astype(np.float32))
+    assert torch.allclose(limited(steady, 16000), steady, atol=0.02)
+    burst = steady.clone()
+    burst[..., 8000:8160] *= 20
+    taken = limited(burst, 16000)
+    assert taken[..., 8000:8160].square().mean() < 0.1 * burst[..., 8000:8160].square().mean()
+    gains = (taken / burst)[0, :, 8080]
+    assert torch.allclose(gains[0], gains[1])  # the same on all channels
+    assert torch.allclose(limited(burst[..., :100], 16000), burst[..., :100])
+
+
+class Mean(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.lengths = []
+
+    def forward(self, x):
+        self.lengths.append(x.shape[-1])
+        return self.scale * x.mean(dim=(1, 2))
+
+
+def test_guards_draw_and_average():
+    x = torch.randn(3, 2, 48000)
+    guard = Guarded(Mean(), ("windows",), draws=8, generator=torch.Generator().manual_seed(0))
+    found = guard(x)
+    assert found.shape == (3,)
+    lengths = guard.network.lengths
+    assert len(set(lengths)) > 4
+    assert min(lengths) >= 0.6 * 48000 - 1
+    assert max(lengths) <= 48000
+    again = Guarded(Mean(), ("windows",), draws=8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again(x), found)
+    assert not torch.equal(guard(x), found)  # drawn anew
+    with pytest.raises(ValueError, match="unknown guard"):
+        Guarded(Mean(), ("luck",))
+
+
+def test_a_guarded_detector_has_no_threshold_until_one_is_set():
+    bare = load("default")
+    detector = guarded(bare, Guarded(bare.network, ("limiter",)))
+    x = np.random.default_rng(0).normal(0, 0.1, (2, 16000)).astype(np.float32)
+    assert detector.threshold is None
+    assert detector.judge(x, 16000).decision == "undecided"
+    detector.threshold = -1e9
+    assert detector.judge(x, 16000).accepted
+
+
+def test_detectors_together():
+    bare = load("default")
+    x = torch.randn(2, 2, 16000)
+    with torch.no_grad():
+        llr = bare.calibration.llr(bare.network(x))
+        for rule in ("mean", "lowest"):
+            assert torch.allclose(Together([bare, bare], rule)(x), llr, atol=1e-5)
+    with pytest.raises(ValueError, match="unknown rule"):
+        Together([bare], "best")
