@@ -14,7 +14,19 @@ from collections.abc import Callable, Iterable
 
 import tyro
 
-from commands import classify, corpus, demo, devices, evaluate, live, score, serve, simulate, train
+from commands import (
+    attack,
+    classify,
+    corpus,
+    demo,
+    devices,
+    evaluate,
+    live,
+    score,
+    serve,
+    simulate,
+    train,
+)
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo.demo,
@@ -30,6 +42,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "classify pretrain": classify.pretrain,
     "classify adapt": classify.adapt,
     "classify predict": classify.predict,
+    "attack": attack.attack,
     "corpus summary": corpus.summary,
     "corpus check": corpus.check,
     "corpus probe": corpus.probe,
