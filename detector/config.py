@@ -75,6 +75,8 @@ class TrainConfig:
         dev_share: Share of core held back as dev, where the corpus does not list its own.
         protocol_seed: Draws the dev speakers there, so that all seeds of a system choose on the same dev.
         p_fa: Share of replays that the shipped threshold accepts on dev.
+        harden: Share of each step's clips that are attacked with short adversarial stretches, so that the detector
+            learns to withstand pulses (0 = none; compact alone; see `replayguard attack`).
         device: auto, cpu, cuda or mps.
         amp: Mixed precision on CUDA.
         workers: Processes that load data; default: 0 on the CPU, 4 for a GPU.
@@ -101,6 +103,7 @@ class TrainConfig:
     dev_share: float = 0.2
     protocol_seed: int = 0
     p_fa: float = 0.05
+    harden: float = 0.0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     amp: bool = True
     workers: int | None = None
@@ -205,6 +208,7 @@ def _check_ranges(config: TrainConfig) -> None:
         "dev_share": (0.001, 0.9),
         "protocol_seed": (0, 2**62),
         "p_fa": (0, 0.999),
+        "harden": (0, 1 if config.system == "compact" else 0),
         "checkpoint_minutes": (0, 1e6),
         "workers": (0, 1024),
     }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.config import ADAM, TrainConfig
+from detector.hardening import hardened
 from detector.loading import Examples, batches
 from detector.losses import GENUINE_COLUMN, REPLAY_COLUMN, class_weights, columns_of, weighted_cross_entropy
 from detector.runlog import RunLog
@@ -106,6 +107,11 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         columns = self.columns["train"]
+        if config.harden:
+            features, lengths = features.to(self.device), lengths.to(self.device)
+            features = hardened(
+                self.network, features, lengths, columns[numbers].to(self.device), config.harden, generator
+            )
         total = float(self.weights[columns[batch]].sum()) / team.size  # the processes' gradients are averaged
         share = float(team.rank < len(batch))
         with self.precision():
