@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 from torch import nn
 
+from detector.config import ANY_ARRAY, BASELINES
 from remasc import MicArray
 from remasc.arrays import get_array
 from remasc.sentences import is_name, quoted
@@ -21,8 +22,13 @@ CHANNELS = {
     "nn-multichannel": "all",
     "malrad": "all",
     "acoustic-maps": "all",
+    "lfcc-gmm": "first",
+    "cqcc-gmm": "first",
+    "void": "first",
+    "sub-bass": "first",
+    "gcc": "all",
 }
-WHOLE = ("compact", "acoustic-maps")  # hear the whole recording; the others its first second
+WHOLE = ("compact", "acoustic-maps", *BASELINES)  # hear the whole recording; the others its first second
 SYSTEMS = tuple(CHANNELS)
 
 
@@ -81,7 +87,7 @@ class Specification:
                 f"the recording has {num_mics} channels; this {self.system} was trained on "
                 f"{'/'.join(self.arrays)} and takes {self.num_mics}: use a detector trained on this array"
             )
-        if self.num_mics is not None and array is not None and array.name not in self.arrays:
+        if self.num_mics is not None and self.arrays and array is not None and array.name not in self.arrays:
             warnings.warn(
                 f"this {self.system} was trained on {'/'.join(self.arrays)}, not on {array.name}: its scores "
                 "are not calibrated there",
@@ -107,17 +113,22 @@ def check_system(name: str) -> str:
 
 
 def specify(system: str, arrays: tuple[MicArray, ...]) -> Specification:
-    """The specification of a system to be trained on these arrays (one array for the published networks)."""
+    """The specification of a system to be trained on these arrays (one for what hears their geometry)."""
     check_system(system)
     names = tuple(array.name for array in arrays)
     if system == "compact":
         from detector.model import CompactDetector
 
         return Specification(system, CompactDetector.sample_rate, names, None, CompactDetector.max_mics)
-    if len(arrays) != 1:
+    if len(arrays) != 1 and system not in ANY_ARRAY:
         raise ValueError(f"{system} is trained on one array at a time, got {', '.join(names)}; choose one")
-    num_mics = 1 if system == "nn-single" else arrays[0].num_mics
-    return Specification(system, arrays[0].sample_rate, names, num_mics)
+    num_mics = 1 if CHANNELS[system] == "first" else arrays[0].num_mics
+    sample_rate = arrays[0].sample_rate
+    if system in BASELINES:
+        from detector.baselines import BASELINES as kinds
+
+        sample_rate = kinds[system].rate or sample_rate
+    return Specification(system, sample_rate, names, num_mics)
 
 
 def build_network(config: dict) -> nn.Module:
@@ -133,6 +144,10 @@ def build_network(config: dict) -> nn.Module:
                 f"{CompactDetector.sample_rate} Hz"
             )
         return CompactDetector(**arguments)
+    if specification.system in BASELINES:
+        from detector.baselines import BASELINES as kinds
+
+        return kinds[specification.system](specification.num_mics, specification.sample_rate, **arguments)
     from detector import published
 
     if specification.system == "acoustic-maps":

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from detector import rundir
+from detector.baselines.training import BaselineTraining
 from detector.checkpoint import save_checkpoint
-from detector.config import TrainConfig
+from detector.config import BASELINES, TrainConfig
 from detector.fitting import Training
 from detector.loading import Examples, build_examples, check_examples, training_parts
 from detector.losses import GENUINE_COLUMN
@@ -85,9 +86,6 @@ def run(
         description = {"specification": specification.as_dict(), "network": arguments}
         torch.manual_seed(step_seed(config.seed))
         network = build_network(description)
-        description["network"] = (
-            network.arguments
-        )  # with its defaults: these may change, a checkpoint may not
         given = examples is not None
         if examples is None:
             if not team.first:
@@ -96,8 +94,10 @@ def run(
             if team.first:
                 team.wait()
         check_examples(examples)
-        training = Training(config, network, examples, team, device, log)
+        training = _training(config, network, examples, team, device, log)
         training.fit(stop_after)
+        # with its defaults, which may change, as a checkpoint may not; and with what a fit found
+        description["network"] = network.arguments
         log.stop()  # one bar at a time
         facts = None
         if team.first:
@@ -110,8 +110,25 @@ def run(
         return _result(config, team.gather(facts)[0])
 
 
+def _training(
+    config: TrainConfig,
+    network: torch.nn.Module,
+    examples: dict[str, Examples],
+    team: Team,
+    device: torch.device,
+    log: RunLog,
+) -> Training | BaselineTraining:
+    if config.system in BASELINES:
+        return BaselineTraining(config, network, examples, log)
+    return Training(config, network, examples, team, device, log)
+
+
 def _dev_scores(
-    config: TrainConfig, training: Training, description: dict[str, Any], given: bool, progress: bool
+    config: TrainConfig,
+    training: Training | BaselineTraining,
+    description: dict[str, Any],
+    given: bool,
+    progress: bool,
 ) -> DevScores:
     """What threshold and calibration are set on: the finished detector's scores of the dev recordings."""
     recordings = training.examples["dev"].recordings
