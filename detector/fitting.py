@@ -51,7 +51,7 @@ class Training:
             weight_decay=config.weight_decay,
             fused=device.type in ("cpu", "cuda"),
         )
-        self.precision = Precision(device, config.amp)
+        self.precision = Precision(device, config.amp, on_cpu=getattr(network, "bfloat16_on_cpu", False))
         self.columns = {name: columns_of(torch.as_tensor(part.labels)) for name, part in examples.items()}
         self.weights = class_weights(self.columns["train"])
         workers = 0 if device.type == "cpu" else 4

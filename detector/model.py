@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from detector.backbones.cnn import CNN
+from detector.backbones.frames import frames_backbone
 from detector.examples import PlaneExamples
 from detector.frontends.planes import SCALE, CovariancePlanes
 from detector.pooling import AttentiveStatistics
@@ -25,20 +25,28 @@ from remasc import Recording
 class CompactDetector(nn.Module):
     """Waveforms at 16 kHz with any number of microphones -> score, higher = more genuine.
 
-    With one microphone the spatial planes are zero and the spectrum decides alone.
+    With one microphone the spatial planes are zero and the spectrum decides alone. `backbone` is "cnn", "ast" or
+    "psla"; widths and embedding are of the first.
     """
 
     sample_rate = CovariancePlanes.sample_rate
     max_mics = 16
+    bfloat16_on_cpu = True
 
-    def __init__(self, widths: tuple[int, ...] = (32, 48, 64, 96), embedding: int = 96):
+    def __init__(
+        self, widths: tuple[int, ...] = (32, 48, 64, 96), embedding: int = 96, backbone: str = "cnn"
+    ):
         super().__init__()
         self.arguments = {"widths": list(widths), "embedding": embedding}  # builds this network again
+        if backbone != "cnn":
+            self.arguments = {"backbone": backbone}
         self.front = CovariancePlanes()
-        self.backbone = CNN(self.front.count, self.front.bands, tuple(widths), embedding)
-        self.pooling = AttentiveStatistics(embedding)
+        self.backbone, dim = frames_backbone(
+            backbone, self.front.count, self.front.bands, tuple(widths), embedding
+        )
+        self.pooling = AttentiveStatistics(dim)
         self.dropout = nn.Dropout(0.3)
-        self.head = nn.Linear(2 * embedding, 2)
+        self.head = nn.Linear(2 * dim, 2)
 
     @classmethod
     def build_examples(cls, recordings: Sequence[Recording], folder: Path, **options) -> PlaneExamples:
@@ -69,11 +77,11 @@ class CompactDetector(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Training only: what must not matter is varied, the same for all microphones.
 
-        A crop of random length (0.5 s to the shortest item's whole; simulation.md reports crops as the
-        strongest single measure), a smooth random equaliser on the level, a masked band range, and in one item
+        A crop of random length (0.5 s to what three quarters of the items last; a shorter item is heard whole), a
+        smooth random equaliser on the level, a masked band range, and in one item
         of eight no spatial planes, so that single-channel input is understood by the same weights.
         """
-        planes = random_crop(planes, lengths, 25, generator)
+        planes, lengths = random_crop(planes, lengths, 25, generator)
         planes[:, 0] += random_equaliser(len(planes), planes.shape[2], generator)[..., None] / SCALE[0]
         for item in range(len(planes)):
             width = int(torch.randint(0, 7, (), generator=generator))
@@ -81,19 +89,22 @@ class CompactDetector(nn.Module):
             planes[item, :5, start : start + width] = 0
             if torch.rand((), generator=generator) < 0.125:
                 planes[item, 1:] = 0
-        return planes, torch.full_like(lengths, planes.shape[-1])
+        return planes, lengths
 
 
 def random_crop(
     planes: torch.Tensor, lengths: torch.Tensor, shortest: int, generator: torch.Generator
-) -> torch.Tensor:
-    """Crops of one random length for the batch, each item at its own place within its real frames."""
-    longest = int(lengths.min())
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Crops of one random length for the batch, each item at its own place within its real frames, and their
+    lengths (B,); an item that has fewer frames is kept whole and padded with zeros."""
+    longest = int(torch.quantile(lengths.float(), 0.75))
     frames = int(torch.randint(min(shortest, longest), longest + 1, (), generator=generator))
-    starts = (torch.rand(len(planes), generator=generator) * (lengths.cpu() - frames + 1)).long()
-    return torch.stack(
-        [p[..., s : s + frames] for p, s in zip(planes, starts.tolist(), strict=True)]
-    ).contiguous()
+    kept = lengths.clamp(max=frames)
+    starts = (torch.rand(len(planes), generator=generator) * (lengths - kept + 1).cpu()).long()
+    out = planes.new_zeros(*planes.shape[:-1], frames)
+    for crop, item, start, count in zip(out, planes, starts.tolist(), kept.tolist(), strict=True):
+        crop[..., :count] = item[..., start : start + count]
+    return out, kept
 
 
 def random_equaliser(count: int, bands: int, generator: torch.Generator) -> torch.Tensor:

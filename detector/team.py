@@ -105,14 +105,17 @@ class _Logits(nn.Module):
 
 
 class Precision:
-    """Mixed precision on CUDA: bfloat16 where the GPU has it, else float16 with a scaled loss."""
+    """Mixed precision. On CUDA bfloat16 where the GPU has it, else float16 with a scaled loss; on a CPU that
+    multiplies bfloat16 itself, for a network that asks for it (`on_cpu`)."""
 
-    def __init__(self, device: torch.device, wanted: bool) -> None:
-        self.device, self.on = device, wanted and device.type == "cuda"
-        self.dtype = torch.float32
-        if self.on:
+    def __init__(self, device: torch.device, wanted: bool, on_cpu: bool = False) -> None:
+        self.device, self.dtype = device, torch.float32
+        if wanted and device.type == "cuda":
             self.dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        elif wanted and device.type == "cpu" and on_cpu and torch.cpu._is_avx512_bf16_supported():
+            self.dtype = torch.bfloat16
+        self.on = self.dtype != torch.float32
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.dtype == torch.float16)
 
     def __call__(self) -> contextlib.AbstractContextManager:
-        return torch.autocast("cuda", self.dtype) if self.on else contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype) if self.on else contextlib.nullcontext()

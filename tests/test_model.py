@@ -83,9 +83,12 @@ def test_crops_hold_real_frames_only(seed):
     planes = torch.full((3, 2, 4, 64), float("nan"))
     for item, n in enumerate(lengths.tolist()):
         planes[item, ..., :n] = item
-    crop = random_crop(planes, lengths, 25, torch.Generator().manual_seed(seed))
-    assert 25 <= crop.shape[-1] <= 30
-    assert (crop == torch.arange(3.0)[:, None, None, None]).all()
+    crop, kept = random_crop(planes, lengths, 25, torch.Generator().manual_seed(seed))
+    assert 25 <= crop.shape[-1] <= 52  # three quarters of the way from 41 to 64
+    assert torch.equal(kept, lengths.clamp(max=crop.shape[-1]))
+    for item, n in enumerate(kept.tolist()):
+        assert (crop[item, ..., :n] == item).all()
+        assert (crop[item, ..., n:] == 0).all()
 
 
 def test_equaliser_is_smooth_and_of_some_decibels():
