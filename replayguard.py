@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 import tyro
 
 from commands import (
+    array,
     attack,
     classify,
     corpus,
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo.demo,
     "score": score.score,
     "live": live.live,
+    "array check": array.check,
     "devices": devices.devices,
     "serve": serve.serve,
     "evaluate": evaluate.evaluate,

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from commands import AsJson
+from commands.microphone import chosen, microphone, quiet_libraries
 
 
 def live(
@@ -79,7 +79,7 @@ def live(
     settings = Settings(threshold=threshold, margin=margin)
     gate = None if hook is None else Hook(hook, timeout=hook_timeout)
     sound: Any = _file(source, channels, real_time, seconds) if source is not None else None
-    picked = _picked(channels, geometry) if sound is None else ()
+    picked = chosen(channels, geometry) if sound is None else ()
     from detector.score import load
 
     loaded = load(detector)
@@ -91,8 +91,8 @@ def live(
         recorder = None if record is None else Recorder(record)
         delivery = Delivery(_outlets(as_json, socket, mqtt, closing), recorder, live=source is None)
         if sound is None:
-            closing.enter_context(_quiet_libraries())
-            sound = _microphone(device, picked, geometry, rate, seconds)
+            closing.enter_context(quiet_libraries())
+            sound = microphone(device, picked, geometry, rate, seconds)
             closing.callback(sound.close)
         if recorder is not None:
             _tell(recorder.warning)
@@ -141,33 +141,6 @@ def _file(path: Path, channels: str | None, real_time: bool, seconds: float | No
     return Paced(sound, str(path)) if real_time else sound
 
 
-def _picked(channels: str | None, geometry: Any) -> tuple[int, ...]:
-    """The channels of a device, from 0."""
-    from streaming.devices import channels_of
-
-    if channels is None and geometry is None:
-        raise ValueError(
-            "neither --array nor --channels says which channels are microphones; give one, `replayguard devices` "
-            "guesses them"
-        )
-    picked = channels_of(channels) if channels is not None else tuple(range(geometry.num_mics))
-    if geometry is not None and len(picked) != geometry.num_mics:
-        raise ValueError(
-            f"--channels {channels} are {len(picked)} channels, the array {geometry.name} has "
-            f"{geometry.num_mics} microphones; name as many"
-        )
-    return picked
-
-
-def _microphone(
-    device: str | None, picked: tuple[int, ...], geometry: Any, rate: int | None, seconds: float | None
-):
-    from streaming.microphone import Microphone
-
-    array_rate = None if geometry is None else geometry.sample_rate
-    return Microphone(device, picked, rate, array_rate=array_rate, seconds=seconds)
-
-
 def _vad(name: str, sample_rate: int) -> Any:
     if name == "energy":
         return None
@@ -191,43 +164,11 @@ def _outlets(
 
 def _study(geometry: Any) -> Any:
     """What is looked at beside the sound path, where the array is known."""
-    return None
-
-
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """ALSA and PortAudio print a page to file descriptor 2 when a device goes; ours is said in a sentence."""
-    if os.environ.get("REPLAYGUARD_DEBUG"):
-        yield
-        return
-    ours = sys.stderr
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is none
-        yield
-        return
-    ours.flush()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    is_ours = _number(ours) == 2
-    if is_ours:
-        sys.stderr = open(os.dup(kept), "w", buffering=1, errors="replace", encoding="utf-8")  # noqa: SIM115
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        if is_ours:
-            sys.stderr.close()
-            sys.stderr = ours
-
-
-def _number(stream: Any) -> int | None:
-    try:
-        return stream.fileno()
-    except (OSError, ValueError, AttributeError):
+    if geometry is None or geometry.num_mics < 2:
         return None
+    from streaming.study import Study
+
+    return Study(geometry)
 
 
 @contextlib.contextmanager
