@@ -41,7 +41,7 @@ def voice(seconds: float = 2.4, rate: int = RATE, mics: int = 1, seed: int = 1) 
     gate = np.convolve(gate, np.hanning(rate // 50) / np.hanning(rate // 50).sum(), "same")
     shaped = sosfilt(butter(2, [300, 2500], "bandpass", fs=rate, output="sos"), source * gate)
     noise = 0.004 * rng.normal(size=(mics, len(t)))
-    return (0.2 * shaped / np.abs(shaped).max() + noise).astype(np.float32)
+    return (0.2 * shaped / (np.abs(shaped).max() + 1e-9) + noise).astype(np.float32)
 
 
 def arriving(array, x: np.ndarray, azimuth: float, elevation: float) -> np.ndarray:

@@ -1,15 +1,16 @@
-"""The cues of many recordings as one table, measured once and kept: (n recordings, C cues), NaN where undefined."""
+"""The cues of many recordings as one table, and what the replay detector hears in them; measured once and kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from detector.source.cues import NAMES, VERSION, cues_of
-from remasc import Label, Recording, read_audio
+from remasc import Label, Recording, get_array, read_audio
 from remasc.atomic import write_text
 from remasc.parallel import checked_workers, tracked, unordered
 from remasc.schema import SourceRecorder, name_of
@@ -50,6 +51,16 @@ class CueTable:
         return self.values[:, [place[name] for name in names]]
 
 
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """What a replay detector says of recordings: `values` (n, D) its embeddings, `llr` (n,) its calibrated ratios,
+    `fingerprint` of its weights."""
+
+    values: np.ndarray
+    llr: np.ndarray
+    fingerprint: str
+
+
 def measure_table(
     recordings: Sequence[Recording],
     folder: str | Path,
@@ -57,28 +68,63 @@ def measure_table(
     workers: int | None = None,
     progress: bool = True,
 ) -> CueTable:
-    """The table of the recordings, each measured once: what `folder` holds is not measured again.
-
-    Every line of the kept file carries a checksum; one that is torn or damaged is measured again.
-    """
+    """The table of the recordings, each measured once: what `folder` holds is not measured again."""
     path = Path(folder) / f"cues-v{VERSION}.jsonl"
-    found = _kept(path)
+    rows = _measured(recordings, path, _cues, len(NAMES), "measuring cues", workers, progress)
+    return CueTable(tuple(recordings), rows.astype(np.float32))
+
+
+def measure_embeddings(
+    recordings: Sequence[Recording],
+    detector: str,
+    folder: str | Path,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Embeddings:
+    """Embeddings and ratios of a replay detector by name or folder; it must be calibrated."""
+    from detector.source.backbone import backbone, fingerprint
+
+    loaded = backbone(detector)
+    if loaded.calibration is None:
+        raise ValueError(
+            f"the detector {detector!r} was never calibrated; its scores cannot be joined with others"
+        )
+    mark, width = fingerprint(loaded), loaded.network.head.in_features
+    path = Path(folder) / f"heard-{mark[:16]}.jsonl"
+    jobs = functools.partial(_heard, detector)
+    rows = _measured(recordings, path, jobs, width + 1, "asking the replay detector", workers, progress)
+    return Embeddings(rows[:, 1:].astype(np.float32), loaded.calibration.llr(rows[:, 0]), mark)
+
+
+def _measured(
+    recordings: Sequence[Recording],
+    path: Path,
+    measure: Callable[[Sequence[Recording]], list[tuple[str, list[float | None]]]],
+    width: int,
+    what: str,
+    workers: int | None,
+    progress: bool,
+) -> np.ndarray:
+    """Rows (n, width) of the recordings, NaN where None. The file at `path` keeps them as they come; every line
+    carries a checksum, and one that is torn or damaged is measured again."""
+    found = _kept(path, width)
     todo = [r for r in recordings if r.trial_id not in found]
     path.parent.mkdir(parents=True, exist_ok=True)
     jobs = [(todo[i : i + CHUNK],) for i in range(0, len(todo), CHUNK)]
     workers = min(checked_workers(workers), max(1, len(jobs)))
     with path.open("a", encoding="utf-8") as stream:
-        done = ((len(rows), rows) for rows in unordered(_measure, jobs, workers))
-        for rows in tracked(done, "measuring cues", len(recordings), len(recordings) - len(todo), progress):
+        done = ((len(rows), rows) for rows in unordered(measure, jobs, workers))
+        for rows in tracked(done, what, len(recordings), len(recordings) - len(todo), progress):
             for trial, values in rows:
                 found[trial] = values
                 stream.write(sealed({"trial": trial, "values": values}) + "\n")
             stream.flush()
-    values = np.array([found[r.trial_id] for r in recordings], dtype=np.float32)  # None becomes NaN
-    return CueTable(tuple(recordings), values.reshape(len(recordings), len(NAMES)))
+    rows = np.array([found[r.trial_id] for r in recordings], dtype=np.float64)  # None becomes NaN
+    return rows.reshape(len(recordings), width)
 
 
-def _measure(recordings: Sequence[Recording]) -> list[tuple[str, list[float | None]]]:
+def _cues(recordings: Sequence[Recording]) -> list[tuple[str, list[float | None]]]:
     from threadpoolctl import threadpool_limits
 
     rows = []
@@ -90,7 +136,28 @@ def _measure(recordings: Sequence[Recording]) -> list[tuple[str, list[float | No
     return rows
 
 
-def _kept(path: Path) -> dict[str, list[float | None]]:
+@functools.lru_cache(maxsize=1)
+def _detector(name: str):
+    import torch
+
+    from detector.source.backbone import backbone
+
+    torch.set_num_threads(1)
+    return backbone(name)
+
+
+def _heard(name: str, recordings: Sequence[Recording]) -> list[tuple[str, list[float | None]]]:
+    from detector.source.backbone import heard
+
+    rows = []
+    for recording in recordings:
+        waveform, sample_rate = read_audio(recording.path)
+        embedding, score = heard(_detector(name), waveform, sample_rate, get_array(recording.array))
+        rows.append((recording.trial_id, [score, *map(float, embedding)]))
+    return rows
+
+
+def _kept(path: Path, width: int) -> dict[str, list[float | None]]:
     """Sound lines of an earlier measurement; where some were not, the file is written anew without them."""
     if not path.is_file():
         return {}
@@ -101,7 +168,7 @@ def _kept(path: Path) -> dict[str, list[float | None]]:
             row = unsealed(line)
         except (ValueError, RecursionError):
             continue
-        if row is not None and len(row.get("values", ())) == len(NAMES):
+        if len(row.get("values", ())) == width:
             rows.append(row)
     if len(rows) != len(lines) - 1:
         write_text(path, "".join(sealed(row) + "\n" for row in rows))

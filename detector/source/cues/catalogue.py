@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from string import Formatter
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,18 @@ class Cue:
     judged: bool = True
 
     def say(self, value: float) -> str:
-        return self.phrase.format(value)
+        """The phrase with a value in it; an undefined value is said to be so."""
+        return f"{self.words} undefined" if math.isnan(value) else self.phrase.format(value)
+
+    def number(self, value: float) -> str:
+        """The value alone, written as in the phrase."""
+        spec = next(spec for _, name, spec, _ in Formatter().parse(self.phrase) if name is not None)
+        return format(value, spec or "")
+
+    @property
+    def words(self) -> str:
+        """The name as words: "f0_median" -> "f0 median"."""
+        return self.name.replace("_", " ")
 
 
 def listed(group: str, **cues: tuple) -> tuple[Cue, ...]:

@@ -67,8 +67,7 @@ def measure(clip: Clip) -> dict[str, float]:
     top = band(BANDS["high"][0], min(BANDS["high"][1], clip.top)).stop
     spectrum = clip.spectrum[:, :top].astype(np.complex64)
     speech = covariance(spectrum, clip.speech)
-    values, vectors = np.linalg.eigh(speech)
-    source = vectors[:, :, -1]
+    source = np.linalg.eigh(speech)[1][:, :, -1]
     found = {"coherence_speech": coherence(speech), "one_wave_speech": share_along(source, speech)}
     if clip.pause.sum() >= needed:
         pause = covariance(spectrum, clip.pause)

@@ -26,7 +26,8 @@ CUES = listed(
 )
 BANDS = {"low": (250.0, 1000.0), "middle": (1000.0, 3000.0), "high": (3000.0, 7200.0)}
 SHARES = {"modulation_2": (1, 4), "modulation_6": (4, 8), "modulation_12": (8, 16), "modulation_24": (16, 32)}
-FALL_DB, FRAMES = 12.0, 6  # a decay falls by so much within at least so many frames
+FALL_DB, FRAMES = 8.0, 6  # a decay falls by so much within at least so many frames
+SMOOTH = 5  # frames: noise that dies away falls unevenly, and only its mean falls by the room's rate
 ABOVE_FLOOR = 4.0  # dB: what is nearer to the floor is floor
 FRAME_RATE = RATE // HOP
 
@@ -36,7 +37,8 @@ def measure(clip: Clip) -> dict[str, float]:
     for name, (low, high) in BANDS.items():
         if clip.top < min(high, 6000.0):
             continue
-        times, bend = decays(decibel(clip.power[band(low, min(high, clip.top))].sum(axis=0)))
+        power = clip.power[band(low, min(high, clip.top))].sum(axis=0)
+        times, bend = decays(decibel(np.convolve(power, np.ones(SMOOTH) / SMOOTH, "same")))
         bends += bend
         if times:
             values[f"decay_{name}"] = float(np.median(times))

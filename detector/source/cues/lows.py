@@ -3,6 +3,8 @@ power (Void, Ahmed et al. 2020)."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from detector.source.cues.catalogue import Cue, listed
@@ -18,7 +20,7 @@ CUES = listed(
     void_bend=("", "cumulative power bends by {:.2f}"),
 ) + tuple(
     Cue(f"low_{a}", "lows", "dB", f"power from {a} to {b} Hz {{:.1f}} dB against the voice")
-    for a, b in zip(EDGES[:-1], EDGES[1:], strict=True)
+    for a, b in pairwise(EDGES)
 )
 SEGMENT = 14  # bins of one value of Void's cumulative curve, as published
 
@@ -33,7 +35,7 @@ def measure(clip: Clip) -> dict[str, float]:
         "void_line": cumulative_line(power[: band(0, clip.top, LONG_FFT).stop])[0],
         "void_bend": cumulative_line(power[: band(0, clip.top, LONG_FFT).stop])[1],
     }
-    for low, high in zip(EDGES[:-1], EDGES[1:], strict=True):
+    for low, high in pairwise(EDGES):
         values[f"low_{low}"] = float(decibel(power[band(low, high, LONG_FFT)].sum() / voice))
     if clip.pause.sum() >= MIN_FRAMES:
         lows = clip.long_power[band(20, 80, LONG_FFT)].sum(axis=0)

@@ -10,7 +10,8 @@ from detector.source.cues.clip import MIN_FRAMES, N_FFT, RATE, TOP_HZ, Clip, ban
 
 COUNT = 12  # coefficients 1 to 12: coefficient 0 is the level
 BANDS = {"mfcc": 40, "lfcc": 20}
-STATISTICS = {"mean": np.mean, "sd": np.std}
+WORDS = {"mean": "mean", "sd": "variation", "step": "speed", "pause": "in the pauses, mean"}
+OF_PAUSES = 8  # coefficients that are read in the pauses too: the shape of what goes on there
 SCALES = {"mfcc": "mel", "lfcc": "linear"}
 CUES = listed(
     "spectrum",
@@ -23,11 +24,12 @@ CUES = listed(
         f"{kind}{n}_{statistic}",
         kind,
         "",
-        f"{'variation' if statistic == 'sd' else 'mean'} of the spectrum's shape {n} ({SCALES[kind]} scale) {{:.2f}}",
+        f"{WORDS[statistic]} of the spectrum's shape {n} ({SCALES[kind]} scale) {{:.2f}}",
     )
     for kind in BANDS
+    for statistic in WORDS
     for n in range(1, COUNT + 1)
-    for statistic in STATISTICS
+    if statistic != "pause" or (kind == "lfcc" and n <= OF_PAUSES)
 )
 
 
@@ -41,10 +43,28 @@ def measure(clip: Clip) -> dict[str, float]:
     if clip.top < TOP_HZ:
         return values
     for kind, bank in (("mfcc", mel_bands), ("lfcc", linear_bands)):
-        found = cepstra(speech, bank(BANDS[kind], N_FFT, RATE, 60.0, TOP_HZ), COUNT + 1)
-        for name, statistic in STATISTICS.items():
-            values |= {f"{kind}{n}_{name}": float(statistic(found[n])) for n in range(1, COUNT + 1)}
+        found = cepstra(clip.power, bank(BANDS[kind], N_FFT, RATE, 60.0, TOP_HZ), COUNT + 1)
+        values |= _statistics(kind, found, clip)
     return values
+
+
+def _statistics(kind: str, found: np.ndarray, clip: Clip) -> dict[str, float]:
+    """Of cepstra (C, N): mean and deviation in the speech, deviation of the change over 40 ms, mean in pauses."""
+    steps = np.zeros_like(found)
+    steps[:, 2:-2] = found[:, 4:] - found[:, :-4]
+    spoken = found[:, clip.speech]
+    columns = {
+        "mean": spoken.mean(axis=1),
+        "sd": spoken.std(axis=1),
+        "step": steps[:, clip.speech].std(axis=1),
+    }
+    if kind == "lfcc" and clip.pause.sum() >= MIN_FRAMES:
+        columns["pause"] = found[: OF_PAUSES + 1, clip.pause].mean(axis=1)
+    return {
+        f"{kind}{n}_{statistic}": float(column[n])
+        for statistic, column in columns.items()
+        for n in range(1, len(column))
+    }
 
 
 def _shape(power: np.ndarray, first: float) -> dict[str, float]:

@@ -1,0 +1,187 @@
+"""A source model from a corpus: cues measured once, heads fitted on train; dev calibrates, sets the threshold and
+joins the model with the replay detector. The same seed gives the same model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detector.calibration import Calibration, threshold_at
+from detector.source.choice import chosen
+from detector.source.classifiers import CLASSIFIERS
+from detector.source.config import SourceConfig
+from detector.source.cues import JUDGED, VERSION
+from detector.source.explain import ranges
+from detector.source.fusion import Fusion
+from detector.source.model import FAMILY, SOURCE, SYNTHETIC, SourceModel
+from detector.source.table import CueTable, Embeddings, measure_embeddings, measure_table
+from eval.metrics import eer
+from remasc import Corpus, Recording
+from remasc.protocol import partitions, write_protocol
+from remasc.schema import PlaybackDevice, name_of
+
+FEWEST = 20  # trials of a class, for anything to be fitted to them
+TEMPERATURES = np.geomspace(0.25, 8, 61)
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """What is known of one partition's recordings: their cues, and what the replay detector says of them."""
+
+    cues: CueTable
+    detector: Embeddings | None
+
+    def inputs(self, classifier: str) -> np.ndarray:
+        """What a classifier reads: the judged cues (n, C), or embeddings (n, D)."""
+        return self.detector.values if classifier == "neural" else self.cues.columns(JUDGED)
+
+
+def train(config: SourceConfig, progress: bool = True) -> Path:
+    """Train as the config says; returns the model's folder. ValueError where a partition lacks a class."""
+    corpus = Corpus.from_meta(config.corpus)
+    parts = pick(corpus, config.array, {"train": config.train, "dev": config.dev})
+    cache = config.cache or config.out.with_name(config.out.name + ".cues")
+    detector = None if config.detector == "none" else config.detector
+    measured = {
+        name: measure(part, cache, detector, workers=config.workers, progress=progress)
+        for name, part in parts.items()
+    }
+    model = fit(measured["train"], measured["dev"], config.classifier, seed=config.seed, p_fa=config.p_fa)
+    record = provenance(corpus, measured) | {"seed": config.seed, "array": config.array}
+    model = SourceModel(model.heads, model.human, model.config, model.run | record)
+    folder = model.save(config.out)
+    write_protocol(folder / "protocol.tsv", {name: corpus.replace(part) for name, part in parts.items()})
+    return folder
+
+
+def pick(corpus: Corpus, array: str, counts: dict[str, int]) -> dict[str, list[Recording]]:
+    """The recordings of each partition, at most so many of each (0 = all)."""
+    parts = partitions(corpus)
+    picked = {}
+    for name, count in counts.items():
+        part = parts[name] if array == "all" else parts[name].filter(array=array.split(","))
+        picked[name] = chosen(part, count or None)
+        labels = [r.label for r in picked[name]]
+        if len(set(labels)) < 2 or min(map(labels.count, set(labels))) < FEWEST:
+            raise ValueError(
+                f"{corpus.root}: {name} holds {len(labels)} recordings of {len(set(labels))} classes; expected at "
+                f"least {FEWEST} of people and of devices"
+            )
+    return picked
+
+
+def measure(recordings: Sequence[Recording], cache: Path, detector: str | None, **options: Any) -> Partition:
+    """Cues, and the replay detector's score and embedding where one is named; kept in `cache`."""
+    cues = measure_table(recordings, cache, **options)
+    heard = None if detector is None else measure_embeddings(recordings, detector, cache, **options)
+    return Partition(cues, heard)
+
+
+def fit(
+    train: Partition, dev: Partition, classifier: str = "boosting", *, seed: int = 0, p_fa: float = 0.05
+) -> SourceModel:
+    """Heads fitted on train; calibration, thresholds and fusion set on dev."""
+    kind, inputs = CLASSIFIERS[classifier], train.inputs(classifier)
+    device = ~train.cues.genuine
+    families = [name for name in map(name_of, PlaybackDevice) if (train.cues.family == name).sum() >= FEWEST]
+    if len(families) < 2:
+        raise ValueError(
+            f"train holds {len(families)} kinds of playback devices with {FEWEST} replays; expected 2"
+        )
+    known = device & np.isin(train.cues.family, families)
+    number = np.array([families.index(name) for name in train.cues.family[known]])
+    heads = {
+        SOURCE: kind.fit(inputs, train.cues.genuine.astype(int), seed=seed),
+        FAMILY: kind.fit(inputs[known], number, seed=seed),
+    }
+    synthetic = train.cues.synthetic[device]
+    if FEWEST <= synthetic.sum() <= len(synthetic) - FEWEST:
+        heads[SYNTHETIC] = kind.fit(inputs[device], synthetic.astype(int), seed=seed)
+    names = list(JUDGED)
+    human = ranges(train.cues.columns(names)[train.cues.genuine])
+    config = {
+        "system": "source",
+        "classifier": classifier,
+        "cues_version": VERSION,
+        "cues": names,
+        "families": families,
+        "embedding": inputs.shape[1] if classifier == "neural" else None,
+    }
+    return SourceModel(heads, human, config, _set_on_dev(heads, families, dev, classifier, p_fa))
+
+
+def _set_on_dev(
+    heads: dict[str, Any], families: list[str], dev: Partition, classifier: str, p_fa: float
+) -> dict[str, Any]:
+    inputs, genuine = dev.inputs(classifier), dev.cues.genuine
+    scores = heads[SOURCE].logits(inputs)[:, 0]
+    calibration = Calibration.fit(scores[genuine], scores[~genuine])
+    llr = calibration.llr(scores)
+    run: dict[str, Any] = {
+        "calibration": calibration.as_dict(),
+        "threshold": {"llr": threshold_at(llr[~genuine], p_fa), "p_fa": p_fa},
+        "dev_eer": eer(scores[genuine], scores[~genuine])[0],
+        "family_temperature": _temperature(heads[FAMILY].logits(inputs), families, dev.cues),
+    }
+    if SYNTHETIC in heads:
+        told, true = heads[SYNTHETIC].logits(inputs)[~genuine, 0], dev.cues.synthetic[~genuine]
+        both = 0 < true.sum() < len(true)
+        fitted = Calibration.fit(told[true], told[~true]) if both else Calibration(0.0, 0.0)
+        run["synthetic_calibration"] = fitted.as_dict()
+        run["synthetic_share"] = float(np.clip(true.mean(), 0.01, 0.99))
+    if dev.detector is not None:
+        llrs = np.column_stack([llr, dev.detector.llr])
+        fusion = Fusion.fit(("cues", "detector"), llrs, genuine)
+        joined = fusion(llrs)
+        run["fusion"] = {
+            "llr": fusion.as_dict(),
+            "threshold": threshold_at(joined[~genuine], p_fa),
+            "detector": dev.detector.fingerprint,
+            "dev_eer": eer(joined[genuine], joined[~genuine])[0],
+            "dev_eer_detector": eer(dev.detector.llr[genuine], dev.detector.llr[~genuine])[0],
+        }
+    return run
+
+
+def _temperature(logits: np.ndarray, families: list[str], cues: CueTable) -> float:
+    """What the families' logits are divided by for the highest likelihood of dev's devices."""
+    known = np.isin(cues.family, families)
+    if logits.shape[1] == 1:
+        logits = np.column_stack([np.zeros(len(logits)), logits])
+    logits, number = logits[known], np.array([families.index(name) for name in cues.family[known]], int)
+    if not len(number):
+        return 1.0
+
+    def loss(temperature: float) -> float:
+        z = logits / temperature
+        z = z - z.max(axis=1, keepdims=True)
+        return float(np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), number]))
+
+    return float(min(TEMPERATURES, key=loss))
+
+
+def provenance(corpus: Corpus, parts: dict[str, Partition]) -> dict[str, Any]:
+    """What run.json says of the data."""
+    counts = {
+        f"{name}_trials": {
+            "genuine": int(part.cues.genuine.sum()),
+            "replay": int((~part.cues.genuine).sum()),
+        }
+        for name, part in parts.items()
+    }
+    return {
+        "corpus": corpus.name,
+        "simulated": corpus.simulated,
+        "attribution": _attribution(corpus),
+        **counts,
+    }
+
+
+def _attribution(corpus: Corpus) -> list[dict]:
+    sources = [*corpus.card.get("speech", []), *corpus.card.get("noise", [])]
+    return json.loads(json.dumps([source for source in sources if isinstance(source, dict)]))

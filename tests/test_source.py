@@ -1,0 +1,280 @@
+"""The source model: classifiers kept as arrays, explanations that add up, kinds, fusion, files, the command."""
+
+import json
+
+import numpy as np
+import pytest
+
+import replayguard
+from detector.score import load
+from detector.source import classifiers
+from detector.source.classifiers import CLASSIFIERS, Boosting, Kernel, Logistic, Scaling
+from detector.source.cues import JUDGED, NAMES, cues_of
+from detector.source.explain import by_group, ranges
+from detector.source.fusion import Fusion
+from detector.source.model import bundled_sources, load_source
+from detector.source.table import CueTable, Embeddings, measure_table
+from detector.source.training import Partition, fit
+from eval import source_report, terminal_source
+from eval.metrics import cllr, eer
+from remasc.audio import write_wav
+from tests.test_source_cues import RATE, voice
+from tests.tiny_corpus import make_corpus
+
+
+class Row:
+    """As much of a `Recording` as a table asks for."""
+
+    def __init__(self, genuine: bool, family: int, synthetic: bool):
+        from remasc.schema import Label, PlaybackDevice, SourceRecorder
+
+        self.label = Label(int(genuine))
+        self.playback_device = None if genuine else PlaybackDevice(family)
+        self.source_recorder = SourceRecorder.TTS if synthetic and not genuine else None
+
+
+def table(count: int = 240, seed: int = 0) -> Partition:
+    """Cues of nothing, but that `lower_edge` tells the class, `hum` a device's family and `jitter` synthesis."""
+    rng = np.random.default_rng(seed)
+    rows = tuple(Row(i % 2 == 0, 1 + i % 6 // 2, i % 10 < 4) for i in range(count))
+    values = rng.normal(size=(count, len(NAMES))).astype(np.float32)
+    place = {name: i for i, name in enumerate(NAMES)}
+    for i, row in enumerate(rows):
+        values[i, place["lower_edge"]] += 100 + 4 * (row.label == 0)
+        values[i, place["hum"]] += 4 * (i % 6 // 2)
+        values[i, place["jitter"]] -= 4 * (i % 10 < 4)
+    values[rng.random(values.shape) < 0.05] = np.nan
+    cues = CueTable(rows, values)
+    embeddings = np.column_stack([cues.genuine * 3.0, rng.normal(size=(count, 5))]) + rng.normal(
+        size=(count, 6)
+    )
+    llr = np.where(cues.genuine, 2.0, -2.0) + 2 * rng.normal(size=count)
+    return Partition(cues, Embeddings(embeddings.astype(np.float32), llr, "none"))
+
+
+@pytest.fixture(scope="module")
+def models():
+    train, dev = table(), table(seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifiers, "BOOSTS", (30, 10))  # quick
+        return {name: fit(train, dev, name) for name in CLASSIFIERS}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_what_is_stored_answers_as_before(models, tmp_path, name):
+    model, dev = models[name], table(seed=1)
+    again = load_source(model.save(tmp_path / name))
+    inputs = dev.inputs(name)
+    assert again.score(inputs) == pytest.approx(model.score(inputs), abs=1e-9)
+    human = np.linspace(0, 1, len(inputs))
+    for kind, share in model.kinds(inputs, human).items():
+        assert again.kinds(inputs, human)[kind] == pytest.approx(share, abs=1e-9)
+    assert np.array_equal(again.human, model.human, equal_nan=True)
+    assert not list(tmp_path.rglob("*.pkl")) + list(tmp_path.rglob("*.joblib"))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier_learns_what_can_be_learnt(models, name):
+    dev = table(seed=2)
+    scores = models[name].score(dev.inputs(name))
+    assert eer(scores[dev.cues.genuine], scores[~dev.cues.genuine])[0] < 0.3
+
+
+def test_scikit_learn_and_the_stored_line_and_kernel_agree():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import SVC
+
+    train, rng = table(), np.random.default_rng(3)
+    values, target = train.inputs("svm"), train.cues.genuine.astype(int)
+    scaled = Scaling.of(values)(values)
+    line = LogisticRegression(C=0.02, class_weight="balanced", max_iter=2000).fit(scaled, target)
+    assert Logistic.fit(values, target).logits(values)[:, 0] == pytest.approx(
+        line.decision_function(scaled), abs=1e-3
+    )
+    kernel = SVC(C=2.0, gamma=0.3 / values.shape[1], class_weight="balanced").fit(scaled, target)
+    fresh = values + 0.1 * rng.normal(size=values.shape).astype(np.float32)
+    assert Kernel.fit(values, target).logits(fresh)[:, 0] == pytest.approx(
+        kernel.decision_function(Scaling.of(values)(fresh)), abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("name", ["boosting", "svm", "logistic"])
+def test_the_parts_add_up_to_the_ratio(models, name):
+    model, dev = models[name], table(seed=2)
+    for values in dev.inputs(name)[:5]:
+        llr = model.calibration.llr(model.score(values[None])[0])
+        told = model.explain(values, most=None)
+        assert told.base + sum(r.part for r in told.reasons) + told.others == pytest.approx(llr, abs=1e-6)
+        assert abs(told.others) < 1e-6
+        few = model.explain(values, most=3)
+        assert len(few.reasons) == 3
+        assert few.base + sum(r.part for r in few.reasons) + few.others == pytest.approx(llr, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["boosting", "svm", "logistic"])
+def test_the_cue_that_decides_is_named(models, name):
+    model, dev = models[name], table(seed=2)
+    first = [model.explain(values, 1).reasons[0].cue for values in dev.inputs(name)[:30]]
+    assert first.count("lower_edge") > 20
+
+
+def test_a_reason_says_value_and_range(models):
+    told = models["boosting"].explain(table(seed=2).inputs("boosting")[1], None)
+    reason = next(r for r in told.reasons if r.cue == "lower_edge")
+    assert reason.sentence.startswith("no energy below 10")
+    assert "people 98 to 10" in reason.sentence
+    assert reason.sentence.endswith("outside" if reason.value > reason.high else "inside")
+    groups = by_group(JUDGED, np.ones(len(JUDGED)))
+    assert sum(groups.values()) == len(JUDGED)
+
+
+def test_kinds_are_probabilities_and_agree_with_the_family(models):
+    model, dev = models["boosting"], table(seed=2)
+    inputs, human = dev.inputs("boosting"), np.full(len(dev.cues), 0.25)
+    kinds = model.kinds(inputs, human)
+    assert set(kinds) == {"human"} | {p + f for f in model.families for p in ("", "tts-")}
+    assert sum(kinds.values()) == pytest.approx(1)
+    assert (kinds["human"] == 0.25).all()
+    names = np.array([name for name in kinds if name != "human"])
+    likeliest = names[np.stack([kinds[name] for name in names]).argmax(axis=0)]
+    truth = np.where(dev.cues.synthetic, np.char.add("tts-", dev.cues.family), dev.cues.family)
+    assert (likeliest == truth)[~dev.cues.genuine].mean() > 0.6
+
+
+def test_calibration_and_threshold_are_those_of_dev(models):
+    model, dev = models["boosting"], table(seed=1)
+    llr = model.calibration.llr(model.score(dev.inputs("boosting")))
+    genuine = dev.cues.genuine
+    assert cllr(llr[genuine], llr[~genuine]) < 1
+    assert (llr[~genuine] >= model.run["threshold"]["llr"]).mean() <= 0.05
+
+
+def test_fusion_of_two_is_better_than_each_and_keeps_polarity():
+    rng = np.random.default_rng(4)
+    genuine = np.arange(4000) % 2 == 0
+    llrs = np.where(genuine, 1.0, -1.0)[:, None] + rng.normal(size=(4000, 2)) * [1.5, 2.0]
+    fusion = Fusion.fit(("a", "b"), llrs[:2000], genuine[:2000])
+    rates = [eer(s[genuine[2000:]], s[~genuine[2000:]])[0] for s in (*llrs[2000:].T, fusion(llrs[2000:]))]
+    assert rates[2] < min(rates[:2])
+    assert fusion.weights[0] > fusion.weights[1] > 0
+    known = [2 / 1.5**2, 2 / 2.0**2]  # of two Gaussians: twice the mean over the variance
+    assert fusion.weights == pytest.approx(known, rel=0.2)
+    assert Fusion(**json.loads(json.dumps(fusion.as_dict()))) == fusion
+
+
+def test_fusion_refuses_what_it_cannot_join():
+    with pytest.raises(ValueError, match="both classes"):
+        Fusion.fit(("a",), np.zeros((4, 1)), np.ones(4, bool))
+    with pytest.raises(ValueError, match="finite"):
+        Fusion(("a", "b"), (1.0,), 0.0)
+
+
+def test_ranges_hold_nine_in_ten():
+    values = np.column_stack([np.arange(101.0), np.full(101, np.nan)])
+    found = ranges(values)
+    assert found[0].tolist() == [5, 50, 95]
+    assert np.isnan(found[1]).all()
+
+
+def test_a_judgement_of_sound(models):
+    model = models["boosting"]
+    judged = model.judge(voice(mics=4), RATE, "D2", most=None)
+    assert judged.decision in ("human", "device")
+    assert (judged.llr >= model.run["threshold"]["llr"]) == (judged.decision == "human")
+    assert sum(judged.kinds.values()) == pytest.approx(1)
+    assert (judged.kind == "human") == (judged.decision == "human")
+    known = cues_of(voice(mics=4), RATE, "D2")
+    for reason in judged.explanation.reasons:
+        assert reason.value is None or reason.value == pytest.approx(known[reason.cue], rel=1e-5, abs=1e-5)
+    json.dumps(judged.as_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("x", "reason"),
+    [
+        (np.zeros((2, RATE)), "silent"),
+        (voice(0.25, mics=2), "too-short"),
+        (voice(mics=3), "channels"),
+        (np.sign(voice(mics=2)), "clipped"),
+    ],
+)
+def test_what_cannot_be_judged_is_undecided(models, x, reason):
+    judged = models["boosting"].judge(x, RATE, "D1" if reason == "channels" else None)
+    assert (judged.decision, judged.reason) == ("undecided", reason)
+    assert judged.probability is None
+    assert judged.kind == ""
+
+
+def test_joined_with_a_detector_of_other_weights_is_refused(models):
+    with pytest.raises(ValueError, match="other weights"):
+        models["boosting"].judge(voice(mics=4), RATE, detector=load("default"))
+    with pytest.raises(ValueError, match="--detector"):
+        models["neural"].judge(voice(mics=4), RATE)
+
+
+def test_a_table_is_measured_once_and_mended(tmp_path, monkeypatch):
+    corpus = make_corpus(tmp_path / "corpus", clips=4)
+    first = measure_table(list(corpus), tmp_path / "kept", workers=1, progress=False)
+    path = next((tmp_path / "kept").iterdir())
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2]) + lines[2].replace("1", "2") + lines[3][:20])
+    again = measure_table(list(corpus), tmp_path / "kept", workers=1, progress=False)
+    assert np.array_equal(first.values, again.values, equal_nan=True)
+    monkeypatch.setattr("detector.source.table.cues_of", None)  # all is there: nothing is measured
+    measure_table(list(corpus), tmp_path / "kept", workers=1, progress=False)
+
+
+def test_a_source_model_says_what_is_wrong_with_its_folder(models, tmp_path):
+    with pytest.raises(ValueError, match="no source model"):
+        load_source("nope")
+    folder = models["boosting"].save(tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="checksum"):
+        load_source(folder)
+    with pytest.raises(ValueError, match="no source model that this version reads"):
+        load_source(
+            next(p.parent for p in __import__("pathlib").Path("detector/bundled").glob("*/config.json"))
+        )
+
+
+def test_the_page_escapes_and_holds_the_figure(models):
+    judged = models["boosting"].judge(voice(mics=4), RATE, "D2", trial="<script>x.wav")
+    page = source_report.page([judged], models["boosting"], 0.5)
+    assert "<script>" not in page
+    assert page.count("<svg") == 1
+    assert "http" not in page.replace("http-equiv", "")
+    text = terminal_source.text(judged)
+    assert all(reason.sentence in text for reason in judged.explanation.reasons)
+
+
+bundled = pytest.mark.skipif(not bundled_sources(), reason="no source model is bundled")
+
+
+@bundled
+def test_the_bundled_model_is_small_and_current():
+    model = load_source()
+    assert model.cues == JUDGED
+    folder = __import__("detector.source.model", fromlist=["BUNDLED"]).BUNDLED / "default"
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 300_000
+    assert isinstance(model.heads["source"], Boosting)
+
+
+@bundled
+def test_the_command_explains_a_file(tmp_path, capsys):
+    path = tmp_path / "one.wav"
+    write_wav(path, voice(mics=4), RATE)
+    assert (
+        replayguard.main(["source", str(path), "--array", "D2", "--report", str(tmp_path / "page.html")]) == 0
+    )
+    out = capsys.readouterr().out
+    assert "P(human)" in out
+    assert "all other cues" in out
+    assert "<svg" in (tmp_path / "page.html").read_text()
+    assert replayguard.main(["source", str(path), "--json", "--reasons", "0"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    told = line["explanation"]
+    total = told["base"] + told["others"] + sum(reason["part"] for reason in told["reasons"])
+    assert total == pytest.approx(line["llr"], abs=1e-6)
+    assert replayguard.main(["source", str(tmp_path / "none.wav")]) == 1
+    assert replayguard.main(["source", str(path), "--reasons", "-1"]) == 2
