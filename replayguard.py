@@ -26,12 +26,15 @@ from commands import (
     score,
     serve,
     simulate,
+    source,
     train,
 )
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo.demo,
     "score": score.score,
+    "source": source.source,
+    "source train": source.train,
     "live": live.live,
     "array check": array.check,
     "devices": devices.devices,
