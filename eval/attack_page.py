@@ -21,14 +21,14 @@ PURPOSE = (
 
 
 def attack_clip(
-    folder: Path, title: str, waveform: np.ndarray, rate: int, score: float | None, note: str
+    folder: Path, title: str, waveform: np.ndarray, rate: int, score: float | None, note: str, label: str
 ) -> Clip:
     """Channel 1 of a recording (M, T), kept as a sound file in `folder`, ready for the page."""
     folder.mkdir(parents=True, exist_ok=True)
     name = "".join(c if c.isalnum() or c in "-." else "_" for c in title)
     path = folder / f"{name}.wav"
     write_wav(path, waveform[:1], rate)
-    return Clip(title=title, wav=path.read_bytes(), label="replay", score=score, note=note)
+    return Clip(title=title, wav=path.read_bytes(), label=label, score=score, note=note)
 
 
 def write_page(path: Path, record: Mapping[str, Any], clips: Sequence[Clip]) -> Path:

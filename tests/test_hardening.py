@@ -106,3 +106,32 @@ def test_detectors_together():
             assert torch.allclose(Together([bare, bare], rule)(x), llr, atol=1e-5)
     with pytest.raises(ValueError, match="unknown rule"):
         Together([bare], "best")
+
+
+def test_the_switch_of_training(tmp_path, monkeypatch):
+    """`harden` reaches every step, moves the weights elsewhere, and is compact's alone."""
+    from test_train import Planes
+
+    from detector import fitting
+    from detector.config import TrainConfig
+    from detector.train import train
+
+    shares = []
+
+    def counted(network, planes, lengths, columns, share, generator):
+        shares.append(share)
+        return hardened(network, planes, lengths, columns, share, generator)
+
+    monkeypatch.setattr(fitting, "hardened", counted)
+    weights = {}
+    for name, share in (("bare", 0.0), ("hard", 0.5)):
+        parts = {"train": Planes(12, 0), "dev": Planes(12, 1, first=100, speaker=2)}
+        config = TrainConfig(
+            tmp_path / "none", tmp_path / name, epochs=1, batch_size=6, device="cpu", harden=share
+        )
+        train(config, examples=parts, progress=False)
+        weights[name] = (tmp_path / name / "model.safetensors").read_bytes()
+    assert shares == [0.5] * 2
+    assert weights["hard"] != weights["bare"]
+    with pytest.raises(ValueError, match="harden"):
+        TrainConfig(tmp_path, tmp_path, system="nn-single", array="D4", harden=0.5)

@@ -3,11 +3,13 @@ went, or from another place in the same room.
 
 A path is (M, L) impulse responses with unit energy on average over the microphones: how loud a perturbation is at
 the array is the budget's affair, not the distance's. The device counts with its linear part (response, drivers and
-their directivity); its distortion, which would depend on the command played at the same time, is left out.
+their directivity); its distortion, which would depend on the command played at the same time, is left out, and so are the microphones'
+tolerances.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,28 +58,31 @@ def _responses(scene: dict[str, Any], corpus_name: str, array: str, where: str) 
     from scipy import fft as sfft
 
     from remasc.simulate import playback
-    from remasc.simulate.render import microphones, tolerances
-    from remasc.simulate.rooms import responses, room_of, transfer
+    from remasc.simulate.render import microphones
+    from remasc.simulate.rooms import omni, responses, room_of, transfer
     from remasc.simulate.scenes import CONTENT_RATE
 
     room = room_of(scene["room"])
     nominal = microphones(scene, (array,))
-    moved, gains = tolerances(scene, corpus_name, (array,))
     device = playback.make_device(corpus_name, scene["device"]["id"], scene["device"]["family"])
+    if scene["device"].get("one_driver"):
+        device = playback.with_one_driver(device)
     position, facing = np.array(scene["source"]), np.array(scene["facing"])
     built_in = scene["device"]["built_in"]
     if where == "elsewhere" and not built_in:
         position, facing = other_place(scene, corpus_name, room)
     cabin = np.array(room.dims) if built_in else None
     emitters = playback.driver_emitters(device, position, facing, cabin)
+    if not scene.get("directivity", True):
+        emitters = [replace(emitter, directivity=omni) for emitter in emitters]
     rng = scene_rng(corpus_name, scene["scene_id"], "tail")  # as the command's own
-    found = responses(room, emitters, nominal + moved, CONTENT_RATE, rng, centre=nominal[0])[:, 1:]
+    found = responses(room, emitters, nominal, CONTENT_RATE, rng, centre=nominal[0])[:, 1:]
     length = sfft.next_fast_len(found.shape[-1] + 4096)
     flat = np.ones(length // 2 + 1, np.complex64)
     shaped = playback.apply_magnitude(flat, CONTENT_RATE, lambda f: playback.magnitude(device, f))
     spectra = playback.driver_spectra(device, shaped, CONTENT_RATE)
     total = sum(transfer(one, length) * spectrum for one, spectrum in zip(found, spectra, strict=True))
-    return sfft.irfft(total, length)[:, : int(LONGEST * CONTENT_RATE)] * gains[1:]
+    return sfft.irfft(total, length)[:, : int(LONGEST * CONTENT_RATE)]
 
 
 def other_place(scene: dict[str, Any], corpus_name: str, room: Room) -> tuple[np.ndarray, np.ndarray]:

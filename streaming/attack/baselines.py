@@ -10,7 +10,7 @@ delay mean anything.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ class Arsenal:
     static_steps: np.ndarray | None = None
     imitating: ImitatingListener | None = None
     choosy: ChoosyListener | None = None
+    _known: dict[tuple, np.ndarray] = field(default_factory=dict)
 
     def attempt(self, name: str, environment: Environment, clip: Clip, draw: int = 0) -> Attempt:
         """One attack on one clip; `draw` numbers repetitions of those that draw numbers."""
@@ -72,12 +73,19 @@ class Arsenal:
         return environment.stream(clip, _learnt(self.choosy, "listening"), seed=self.seed)
 
     def _expert(self, environment: Environment, clip: Clip, draw: int) -> Attempt:
-        return environment.play_steps(clip, expert(environment, clip, self.evolution).steps)
+        return environment.play_steps(clip, self._evolved(environment, clip))
+
+    def _evolved(self, environment: Environment, clip: Clip) -> np.ndarray:
+        """The expert's steps; pgd begins at them too, so they are kept."""
+        key = (clip.name, environment.budget, environment.shape)
+        if key not in self._known:
+            self._known[key] = expert(environment, clip, self.evolution).steps
+        return self._known[key]
 
     def _pgd(self, environment: Environment, clip: Clip, draw: int) -> Attempt:
         """The better of two beginnings: where the gradient points, and the evolved moments."""
         tries = []
-        for begin in (None, expert(environment, clip, self.evolution).steps * environment.step):
+        for begin in (None, self._evolved(environment, clip) * environment.step):
             starts, waveforms = pgd(
                 environment, clip, iterations=self.iterations, seed=self.seed, begin_at=begin
             )

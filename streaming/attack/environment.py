@@ -100,7 +100,7 @@ class Environment:
         starts = np.sort(np.asarray(steps, dtype=np.int64), axis=1) * self.step
         sound = heard(self.waveforms(clip, 1)[0], clip.path, len(clip.waveform))
         played = kept(starts, len(self.pulse), self.pulses)
-        device = getattr(self.victim, "device", "cpu")
+        device = self.victim.device
         x = torch.from_numpy(np.ascontiguousarray(clip.waveform)).to(device)
         return place(x, starts, played, torch.from_numpy(sound).to(device))
 
@@ -110,7 +110,7 @@ class Environment:
 
     def clean_odds(self, clip: Clip) -> float:
         x = torch.from_numpy(np.ascontiguousarray(clip.waveform))[None]
-        return float(self.victim.odds(x.to(getattr(self.victim, "device", "cpu")), clip.truth)[0])
+        return float(self.victim.odds(x.to(self.victim.device), clip.truth)[0])
 
     def play(self, clip: Clip, starts: np.ndarray, waveforms: np.ndarray) -> Attempt:
         """Offline: play what was planned, as far as the budget goes."""

@@ -29,7 +29,7 @@ def pgd(
     `begin_at` (n,) samples keeps given ones. Of all iterations the best is returned. (A victim that draws numbers
     answers with the mean of its own `draws`.)
     """
-    device = getattr(environment.victim, "device", "cpu")
+    device = environment.victim.device
     length, samples = len(environment.pulse), clip.waveform.shape[1]
     x = torch.from_numpy(np.ascontiguousarray(clip.waveform)).to(device)
     path = None if clip.path is None else torch.from_numpy(clip.path).to(device)

@@ -24,6 +24,7 @@ class Victim(Protocol):
 
     sample_rate: int
     queries: int
+    device: Any
 
     def odds(self, x: Tensor, truth: int) -> Tensor:
         """Log-odds (B,) of the true class, of (B, M, T); without gradients."""
@@ -60,6 +61,8 @@ class DetectorVictim:
         self.sample_rate = int(detector.specification.sample_rate)
         network = getattr(detector, "network", None)
         self.network = network if isinstance(network, nn.Module) else None
+        weights = None if self.network is None else next(self.network.parameters(), None)
+        self.device = "cpu" if weights is None else weights.device
 
     @torch.inference_mode()
     def odds(self, x: Tensor, truth: int) -> Tensor:
@@ -71,6 +74,7 @@ class DetectorVictim:
         if self.network is None:
             scores = [self.detector.score(one.cpu().numpy(), self.sample_rate, self.array) for one in x]
             return torch.tensor(scores)
+        x = x.to(self.device)
         most = max(1, CLIP_SAMPLES // (x.shape[1] * x.shape[2]))
         return torch.cat([self.network(self._channels(part)) for part in x.split(most)])
 
@@ -78,7 +82,7 @@ class DetectorVictim:
         if self.network is None:
             raise ValueError("this detector gives scores alone; attack it without gradients")
         self.queries += len(x) * self.draws
-        picked, sign = self._channels(x), 1 if truth else -1
+        picked, sign = self._channels(x.to(self.device)), 1 if truth else -1
         looks = [scores_with_gradients(self.network, picked) for _ in range(self.draws)]
         return sign * torch.stack(looks).mean(0)
 
@@ -125,7 +129,7 @@ class ClassifierVictim:
     """
 
     def __init__(self, module: Callable[[Tensor], Tensor], sample_rate: int = 16000):
-        self.module, self.sample_rate, self.queries = module, sample_rate, 0
+        self.module, self.sample_rate, self.queries, self.device = module, sample_rate, 0, "cpu"
 
     @torch.inference_mode()
     def odds(self, x: Tensor, truth: int) -> Tensor:
