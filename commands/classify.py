@@ -86,6 +86,7 @@ def pretrain(
     from detector.pretrain.clips import FilterBankClips
     from detector.pretrain.masking import SIDES
     from detector.pretrain.run import PretrainConfig, pretrain
+    from eval.masked import write_masked
 
     paths = unheard(data, speaker_pattern, split_seed)
     print(f"{len(paths):,} clips to learn from", file=sys.stderr)
@@ -103,32 +104,8 @@ def pretrain(
     )
     clips = FilterBankClips(paths, seconds=seconds)
     network = pretrain(clips, out, config, resume=resume, progress=True)
-    print(f"Picture: {_picture(network, clips, config, out)}")
+    print(f"Picture: {write_masked(network, clips[0], config, out)}")
     print(out)
-
-
-def _picture(network, clips, config, out: Path) -> Path:
-    """masked.png: the first clip as it is, with hidden patches, and as it was rebuilt."""
-    import torch
-
-    from detector.pretrain.masking import draw_masks
-    from detector.pretrain.run import collate
-    from eval.masked import masked_png
-    from remasc.atomic import whole_file
-
-    generator = torch.Generator().manual_seed(config.seed)
-    x, lengths = collate([clips[0]], config.frames, generator)
-    columns = None if lengths is None else network.columns(lengths)
-    masked = draw_masks(
-        network.grid, 1, share=config.share, sides=config.sides, columns=columns, generator=generator
-    )
-    with torch.no_grad():
-        blank, rebuilt = network.reconstruct(x, masked, lengths)
-        true = network.spectrogram(network.patches(x))
-    png = masked_png(true[0].numpy(), blank[0].numpy(), rebuilt[0].numpy())
-    with whole_file(out / "masked.png") as temporary:
-        temporary.write_bytes(png)
-    return out / "masked.png"
 
 
 def predict(

@@ -30,6 +30,12 @@ COMPACT = PUBLISHED | {
     "schedule": "cosine",
     "clip": 5.0,
 }
+# Of the compact detector, by its backbone: what differs from the CNN's.
+BACKBONES: dict[str, dict[str, Any]] = {
+    "cnn": {},
+    "ast": {"learning_rate": 3e-4},
+    "psla": {"learning_rate": 1e-3},
+}
 MALRAD = PUBLISHED | {
     "batch_size": 8,
     "schedule": "cosine",  # over how many epochs the paper leaves open
@@ -74,6 +80,7 @@ class TrainConfig:
         epochs: At most so many (100; compact: 24).
         batch_size: Clips per step over all processes together (64; malrad: 8).
         learning_rate: Its peak (published 1e-4, acoustic-maps 1e-3, compact 2e-3).
+        backbone: Of compact: cnn, ast (AST tiny) or psla (EfficientNet B0), on the same planes.
         schedule: published = a tenth of the peak rising linearly over 20 epochs, then halved every 20;
             cosine = one epoch of rise, then a half cosine down to a hundredth.
         weight_decay: Of AdamW (1e-3), of malrad's Adam and of acoustic-maps (1e-4).
@@ -104,6 +111,7 @@ class TrainConfig:
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
+    backbone: Literal["cnn", "ast", "psla"] = "cnn"
     schedule: Literal["published", "cosine", "constant"] | None = None
     weight_decay: float | None = None
     patience: int | None = None
@@ -125,7 +133,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.system, str) or self.system not in DEFAULTS:
             raise ValueError(f"unknown system {quoted(self.system)}{_near(str(self.system), DEFAULTS)}")
-        for name, value in DEFAULTS[self.system].items():
+        for name, value in (DEFAULTS[self.system] | self._by_backbone()).items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         for name in ("corpus", "out", "cache"):
@@ -137,6 +145,14 @@ class TrainConfig:
         _check_used(self)
         _check_array(self)
         _check_ranges(self)
+
+    def _by_backbone(self) -> dict[str, Any]:
+        """What the backbone changes of the system's defaults; ValueError where it is not known, or no choice."""
+        if self.backbone not in tuple(BACKBONES):
+            raise ValueError(f"unknown backbone {quoted(self.backbone)}{_near(str(self.backbone), BACKBONES)}")
+        if self.backbone != "cnn" and self.system != "compact":
+            raise ValueError(f"{self.system} is a network of its own; --backbone is for compact")
+        return BACKBONES[self.backbone]
 
     @property
     def arrays(self) -> tuple[str, ...]:

@@ -82,7 +82,9 @@ def run(
             log.say(f"{config.out}: finished, {rundir.in_words(chosen)}; nothing to do")
             return _result(config, chosen, already_finished=True)
         specification = specify(config.system, tuple(ARRAYS[name] for name in config.arrays))
-        arguments = {"filters": config.filters} if config.system.startswith("nn-") else {}
+        arguments: dict[str, Any] = {"filters": config.filters} if config.system.startswith("nn-") else {}
+        if config.backbone != "cnn":
+            arguments = {"backbone": config.backbone}
         description = {"specification": specification.as_dict(), "network": arguments}
         torch.manual_seed(step_seed(config.seed))
         network = build_network(description)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from eval.plots import _dress, _figure, _png
+from remasc.atomic import whole_file
 
 PANELS = ("true", "hidden", "reconstructed")
 
@@ -44,3 +48,24 @@ def masked_png(
     rows[-1].set(xlabel="seconds")
     figure.suptitle(title, color=colour["ink"], fontsize=11)
     return _png(figure)
+
+
+def write_masked(network: Any, clip: Any, config: Any, folder: Path) -> Path:
+    """FOLDER/masked.png of a pretrained SSAST and one clip (N, F), hidden as its `PretrainConfig` hides."""
+    import torch
+
+    from detector.pretrain.masking import draw_masks
+    from detector.pretrain.run import collate
+
+    generator = torch.Generator().manual_seed(config.seed)
+    x, lengths = collate([clip], config.frames, generator)
+    columns = None if lengths is None else network.columns(lengths)
+    hidden = {"share": config.share, "sides": config.sides}
+    masked = draw_masks(network.grid, 1, columns=columns, generator=generator, **hidden)
+    with torch.no_grad():
+        blank, rebuilt = network.reconstruct(x, masked, lengths)
+        true = network.spectrogram(network.patches(x))
+    png = masked_png(true[0].numpy(), blank[0].numpy(), rebuilt[0].numpy())
+    with whole_file(folder / "masked.png") as temporary:
+        temporary.write_bytes(png)
+    return folder / "masked.png"

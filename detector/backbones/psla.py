@@ -64,6 +64,7 @@ class PSLA(nn.Module):
             f"tf_efficientnet_{variant}", in_chans=planes, num_classes=0, drop_path_rate=DROP_PATH
         )
         _pad_as_for(self.effnet, PICTURES[variant])
+        self.effnet.conv_stem.register_forward_hook(_channels_innermost)
         self.attention = _Attention(self.effnet.num_features, num_classes, heads)
 
     def embed(self, x: Tensor) -> Tensor:
@@ -151,6 +152,11 @@ def _all(convolutions: nn.Module, x: Tensor) -> Tensor:
     weight = torch.cat([head.weight[..., 0] for head in heads])
     y = F.conv1d(x, weight, torch.cat([head.bias for head in heads]))
     return y.unflatten(1, (len(heads), -1)).sigmoid()
+
+
+def _channels_innermost(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """channels_last, which the convolutions behind keep: half as fast again on a CPU, the same result."""
+    return output.contiguous(memory_format=torch.channels_last)
 
 
 class _Padded(nn.Conv2d):

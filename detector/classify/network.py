@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.backbones import AST, PSLA
@@ -15,6 +16,7 @@ from detector.frontends.fbank import AUDIOSET_DEVIATION, AUDIOSET_MEAN, FilterBa
 from remasc.sentences import is_name, quoted
 
 BACKBONES = ("ast", "psla")
+LEAST = 32  # frames that EfficientNet makes one of
 CERTAIN = 1e-6  # PSLA's scores are kept so far from 0 and 1 before they become log odds
 
 
@@ -107,6 +109,8 @@ class Classifier(nn.Module):
     def logits(self, spectra: Tensor, frames: Tensor | None = None) -> Tensor:
         """(B, N, F) -> (B, K). PSLA's pooled scores come as their log odds."""
         if self.architecture.backbone == "psla":
+            short = max(0, LEAST - spectra.shape[1])
+            spectra = F.pad(spectra, (0, 0, 0, short))
             return self.backbone(spectra).float().clamp(CERTAIN, 1 - CERTAIN).logit()
         if frames is not None:  # a mask costs time: it is for clips that lack a column of patches
             v = self.backbone.v
