@@ -149,7 +149,9 @@ class TrainConfig:
     def _by_backbone(self) -> dict[str, Any]:
         """What the backbone changes of the system's defaults; ValueError where it is not known, or no choice."""
         if self.backbone not in tuple(BACKBONES):
-            raise ValueError(f"unknown backbone {quoted(self.backbone)}{_near(str(self.backbone), BACKBONES)}")
+            raise ValueError(
+                f"unknown backbone {quoted(self.backbone)}{_near(str(self.backbone), BACKBONES)}"
+            )
         if self.backbone != "cnn" and self.system != "compact":
             raise ValueError(f"{self.system} is a network of its own; --backbone is for compact")
         return BACKBONES[self.backbone]
