@@ -126,12 +126,12 @@ def written(report: dict, folder: Path) -> None:
         "",
         differences(report["likeness"]),
         "",
-        "A shoebox without scattering decays more slowly than its walls' RT60: what runs along the hardest walls "
-        "stays. The full image method keeps that; the simulator's tail is diffuse and keeps the RT60 that was "
-        "asked, as rooms with furniture do.",
+        "A shoebox without scattering decays more slowly than its walls' RT60: paths that meet few walls stay. "
+        "The full image method keeps that; the simulator's tail is diffuse and keeps the RT60 that was asked, as "
+        "rooms with furniture do.",
         "",
         f"Speed, one thread, processor time: {speed_of['scenes a second and core']:.1f} scenes a second of 3 s on "
-        f"19 channels (two drivers, a recording room), {speed_of['ratio']:.0f} times that of the full image method.",
+        f"19 channels (two drivers, a recording room), {speed_of['ratio']:.0f} times the full image method's.",
     ]
     if report["measured"]:
         lines += ["", "## Measured responses", "", *table(report["measured"], "measured")]
