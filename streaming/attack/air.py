@@ -3,8 +3,8 @@ went, or from another place in the same room.
 
 A path is (M, L) impulse responses with unit energy on average over the microphones: how loud a perturbation is at
 the array is the budget's affair, not the distance's. The device counts with its linear part (response, drivers and
-their directivity); its distortion, which would depend on the command played at the same time, is left out, and so are the microphones'
-tolerances.
+their directivity); left out are its distortion, which would depend on the command played at the same time, and the
+tolerances of the microphones.
 """
 
 from __future__ import annotations
