@@ -61,6 +61,16 @@ def test_the_score_before_is_the_detectors_own(corpus, tmp_path):
     assert campaign.rows[case.name][0].score_before == pytest.approx(judged.score, abs=1e-6)
 
 
+def test_systems_that_are_compared_have_their_thresholds_set_alike(corpus, tmp_path):
+    plan = Plan(Budget(pulses=0), attacks=("none",))
+    record, campaign, _ = measure(
+        task(corpus, split="dev", own_threshold=False, p_fa=0.0, plan=plan), tmp_path, progress=False
+    )
+    score = campaign.rows[plan.cases()[0].name][0].score_before
+    assert record["threshold"] == np.nextafter(score, np.inf)  # of the one dev replay
+    assert record["lines"][0]["p_fa"]["value"] == 0
+
+
 def test_a_defence_has_its_own_threshold(corpus, tmp_path):
     record, campaign, _ = measure(task(corpus, defence="limiter+windows", draws=2), tmp_path, progress=False)
     assert record["threshold"] != load("default").threshold

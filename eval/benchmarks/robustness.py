@@ -83,7 +83,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
             random = any(name in defence for name in RANDOMISED)
             task = Robustness(
                 arguments.corpus, detector, arguments.split, arguments.array, arguments.clips,
-                genuine=arguments.clips, training=arguments.training, defence=defence,
+                genuine=arguments.clips, training=arguments.training, defence=defence, own_threshold=False,
                 draws=arguments.draws if random else 1, repeats=arguments.repeats if random else 1, plan=plan,
             )  # fmt: skip
             name = f"{Path(detector).name}, {defence}"

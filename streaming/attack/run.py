@@ -38,7 +38,8 @@ class Robustness:
 
     `defence`: guards of `detector.hardening` ("windows", "limiter", "noise", or several joined by +), or "ensemble"
     with `partner`. `draws`: how often the attacker asks a victim that draws numbers for one answer; `repeats`: how
-    often such a victim judges every attempt. `p_fa` sets the threshold on clean dev where there is a defence.
+    often such a victim judges every attempt. `p_fa` sets the threshold on `dev_clips` clean dev replays of the
+    array, where there is a defence or `own_threshold` is False: systems that are compared have theirs set alike.
     """
 
     corpus: Path
@@ -55,6 +56,7 @@ class Robustness:
     repeats: int = 1
     p_fa: float = 0.05
     dev_clips: int = 300
+    own_threshold: bool = True
     plan: Plan = field(default_factory=Plan)
 
 
@@ -77,7 +79,7 @@ def measure(
     training = chooser.clips("train", Label.REPLAY, task.training)
     clips = chooser.clips(task.split, Label.REPLAY, task.clips)
     rows = campaign.run(clips, training, progress=progress)
-    genuine = _genuine_scores(campaign, chooser, task, progress)
+    genuine, accepted = _genuine(campaign, chooser, task, progress)
     record = {
         "victim": f"{bare.specification.system} ({Path(task.detector).name})",
         "victim_sha256": fingerprint(bare),
@@ -91,7 +93,7 @@ def measure(
         "threshold": victim.threshold,
         "origin": origin,
         "training": len(training),
-        "genuine_rejected": float(np.mean(genuine < victim.threshold)) if len(genuine) else None,
+        "genuine_rejected": float(1 - np.mean(accepted)),
         "plan": asdict(task.plan),
         "lines": figures(task.plan.cases(), rows, genuine),
     }
@@ -102,16 +104,19 @@ def measure(
 
 def defend(task: Robustness, bare: Detector, chooser: _Chooser, progress: bool) -> tuple[Detector, str]:
     """The detector behind its defence, and where its threshold comes from."""
-    if task.defence == "none":
+    if task.defence == "none" and task.own_threshold:
         if bare.threshold is None:
             raise ValueError(
                 "the detector has no threshold; train it with `replayguard train`, which sets one"
             )
         return bare, f"the detector's own, p_fa {bare.run['threshold']['p_fa']:.1%} on its dev"
-    if task.defence == "ensemble":
+    module: torch.nn.Module
+    if task.defence == "none":
+        module = bare.network
+    elif task.defence == "ensemble":
         if task.partner is None:
             raise ValueError("an ensemble needs a second detector; give --partner")
-        module: torch.nn.Module = Together([bare, load(task.partner)])
+        module = Together([bare, load(task.partner)])
     else:
         names = task.defence.split("+")
         if unknown := [name for name in names if name not in GUARDS]:
@@ -170,15 +175,19 @@ class _Chooser:
         return scene_path(scene, self.corpus.name, self.task.array, self.rate, where)
 
 
-def _genuine_scores(campaign: Campaign, chooser: _Chooser, task: Robustness, progress: bool) -> np.ndarray:
-    """Scores of clean genuine clips: attackers want to look like these."""
+def _genuine(
+    campaign: Campaign, chooser: _Chooser, task: Robustness, progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of clean genuine clips, which attackers want to look like, and which of them are accepted."""
     found = chooser.recordings(task.split, Label.GENUINE, task.genuine)
 
-    def judge(recording: Recording) -> float:
-        return campaign.victim.verdict(clip_of(recording, chooser.rate).waveform, 1)[0]
+    def judge(recording: Recording) -> list[float]:
+        score, right = campaign.victim.verdict(clip_of(recording, chooser.rate).waveform, 1)
+        return [score, float(right)]
 
-    jobs = ((1, campaign.once(f"genuine/{r.trial_id}", lambda r=r: judge(r), False)) for r in found)
-    return np.array(list(tracked(jobs, "genuine clips", len(found), 0, progress)))
+    jobs = ((1, campaign.once(f"genuine clip/{r.trial_id}", lambda r=r: judge(r), False)) for r in found)
+    scores, right = np.array(list(tracked(jobs, "genuine clips", len(found), 0, progress))).T
+    return scores, right
 
 
 def _parts(corpus: Corpus, detector: Detector) -> dict[str, Corpus]:
