@@ -31,6 +31,7 @@ from detector.checkpoint import load_checkpoint
 from detector.config import BASELINES as NAMES
 from detector.config import TrainConfig
 from detector.train import train
+from remasc import Corpus, read_audio
 from tests.tiny_corpus import make_corpus
 
 RNG = np.random.default_rng(5)
@@ -158,14 +159,19 @@ def test_expectation_maximisation_is_scikit_learns(monkeypatch):
     np.testing.assert_allclose(ours.log_density(x), theirs.score_samples(x.numpy()), atol=1e-6)
 
 
-def test_the_fit_stops_by_itself_and_belongs_to_its_seed():
+def test_the_fit_stops_by_itself_goes_on_where_it_was_and_belongs_to_its_seed():
     x = torch.from_numpy(RNG.standard_normal((600, 3)))
-    one, count, likelihood = gmm.fit_mixture(x, 4, 500, seed=3)
-    assert 1 < count < 500
-    again = gmm.fit_mixture(x, 4, 500, seed=3)
-    assert torch.equal(one.means, again[0].means)
-    assert (count, likelihood) == again[1:]
-    assert not torch.equal(one.means, gmm.fit_mixture(x, 4, 500, seed=4)[0].means)
+    one, again, other = (gmm.Fit(x, 4, seed) for seed in (3, 3, 4))
+    one.advance(500)
+    assert one.stopped
+    assert 2 < one.iterations < 500
+    again.advance(2)
+    assert (again.iterations, again.stopped) == (2, False)
+    again.advance(500)
+    assert again.iterations == one.iterations
+    assert torch.equal(again.mixture.means, one.mixture.means)
+    other.advance(500)
+    assert not torch.equal(other.mixture.means, one.mixture.means)
 
 
 def test_the_mixtures_score_is_the_mean_ratio_of_a_frame():
@@ -259,6 +265,11 @@ def test_what_cannot_be_fitted_or_scored_is_one_sentence():
 # --- the commands of the networks
 
 
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch):
+    monkeypatch.setattr(features, "default_workers", lambda: 1)
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     return make_corpus(tmp_path_factory.mktemp("corpus"), clips=64, seconds=0.5).root
@@ -271,8 +282,9 @@ def test_the_names_are_known_in_both_places():
 @pytest.mark.parametrize("system", ["lfcc-gmm", "void", "gcc"])
 def test_trained_by_the_same_call_as_the_networks(system, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "FRAMES_PER_COMPONENT", 200)
+    monkeypatch.setattr(gmm, "TOLERANCE", -1.0)  # it never stops
     array = "D2" if system == "gcc" else "all"
-    epochs = 3 if system == "lfcc-gmm" else None
+    epochs = 7 if system == "lfcc-gmm" else None  # dev is asked after 5 and 7
     config = TrainConfig(corpus, tmp_path / "run", system=system, array=array, epochs=epochs)
     result = train(config, progress=False)
     run = json.loads((result.folder / "run.json").read_text())
@@ -280,7 +292,8 @@ def test_trained_by_the_same_call_as_the_networks(system, corpus, tmp_path, monk
     assert run["parameters"] == sum(p.numel() for p in detector.load(result.folder).network.parameters()) > 0
     assert run["threshold"] is None or run["calibration"]
     assert train(config, progress=False).already_finished
-    assert len(result.history) == (12 if system == "void" else 1)
+    assert len(result.history) == {"void": 12, "lfcc-gmm": 2, "gcc": 1}[system]
+    assert result.dev_eer == min(row["dev_eer"] for row in result.history)
 
 
 def test_dev_is_scored_alike_in_training_and_by_the_finished_detector(corpus, tmp_path):
@@ -292,7 +305,6 @@ def test_dev_is_scored_alike_in_training_and_by_the_finished_detector(corpus, tm
 
 def test_an_interrupted_extraction_goes_on(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "CHUNK", 4)
-    monkeypatch.setattr(features, "default_workers", lambda: 1)
     real, seen = features.features_of, []
 
     def counted(kind, recording):
@@ -315,6 +327,19 @@ def test_an_interrupted_extraction_goes_on(corpus, tmp_path, monkeypatch):
     for index, recording in enumerate(parts):
         assert torch.equal(found[index], real(Void, recording))
     assert not list(tmp_path.glob("**/*.partial*"))
+
+
+@pytest.mark.parametrize("kind", BASELINES.values())
+def test_features_on_disk_are_those_of_the_sound(kind, corpus, tmp_path):
+    recording = Corpus.from_meta(corpus).filter(array="D1")[0]
+    kept = features.build_features(kind, [recording], tmp_path, progress=False)[0]
+    waveform, rate = read_audio(recording.path)
+    assert torch.equal(
+        kept,
+        kind(2, rate)._features_of((waveform, rate))
+        if kind.rate is None
+        else kind()._features_of((waveform, rate)),
+    )
 
 
 def test_a_changed_file_is_read_anew(tmp_path):

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.baselines.features import FeatureExamples, build_features
@@ -22,7 +23,11 @@ from remasc import Recording
 from remasc.audio import resample
 from remasc.sentences import quoted
 
-Tick = Callable[[int, float], None]  # (steps done, loss)
+Tick = Callable[[float], None]  # is told the loss after each step of a fit
+
+
+def no_tick(loss: float) -> None:
+    """Nobody watches."""
 
 
 class Baseline(nn.Module):
@@ -57,9 +62,18 @@ class Baseline(nn.Module):
         raise NotImplementedError
 
     def learn(
-        self, features: Sequence[Tensor], genuine: np.ndarray, seed: int, tick: Tick, **choice: Any
-    ) -> None:
-        """Set the parameters from standardised features of recordings, of which `genuine` (n,) bool are."""
+        self,
+        features: Sequence[Tensor],
+        genuine: np.ndarray,
+        seed: int,
+        tick: Tick = no_tick,
+        **choice: Any,
+    ) -> dict[str, Any]:
+        """Set the parameters from standardised features of recordings, of which `genuine` (n,) bool are.
+
+        Returns what the run's history is to say of it: at least its `loss`, and `settled` where no later choice
+        would change anything.
+        """
         raise NotImplementedError
 
     def decide(self, features: Tensor) -> Tensor:
@@ -70,9 +84,15 @@ class Baseline(nn.Module):
         """The settings of `learn` among which dev chooses."""
         return [{}]
 
-    def steps(self, choice: dict[str, Any]) -> int:
-        """How often `learn` will call `tick`, at most."""
-        return 1
+    def steps(self, choices: Sequence[dict[str, Any]]) -> int:
+        """How many steps all choices together take, at most."""
+        return len(choices)
+
+    def loss(self, features: Sequence[Tensor], genuine: np.ndarray) -> float:
+        """Cross-entropy of the scores of standardised features, taken as log-odds, both classes alike."""
+        scores = torch.stack([self.decide(part) for part in features])
+        right = torch.from_numpy(np.asarray(genuine)).to(scores.device)
+        return float(sum(F.softplus(side).mean() for side in (-scores[right], scores[~right])) / 2)
 
     def learnt(self, **values: Tensor) -> None:
         """Set parameters by name, float64."""
@@ -108,13 +128,13 @@ class Baseline(nn.Module):
         features: Sequence[Tensor],
         genuine: np.ndarray,
         seed: int,
-        tick: Tick = lambda *_: None,
+        tick: Tick = no_tick,
         **choice: Any,
-    ) -> None:
+    ) -> dict[str, Any]:
         """`fit` on checked features (N, D) or (D,)."""
         centre, scale = _moments(features)
         self.learnt(centre=centre, scale=scale)
-        self.learn(list(map(self.standardised, features)), genuine, seed, tick, **choice)
+        return self.learn(list(map(self.standardised, features)), genuine, seed, tick, **choice)
 
     def standardised(self, features: Tensor) -> Tensor:
         return (features.to(self.centre) - self.centre) / self.scale

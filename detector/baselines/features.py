@@ -71,7 +71,7 @@ def features_of(kind: type[Baseline], recording: Recording) -> Tensor:
     """Of a recording's file: (N, D) or (D,) float32."""
     rate = kind.rate or ARRAYS[recording.array].sample_rate
     clip = load_clip(recording.path, sample_rate=rate, seconds=MAX_SECONDS, channels=kind.channels_heard)
-    found = torch.from_numpy(kind.features(clip, rate).astype(np.float32))
+    found = torch.from_numpy(np.ascontiguousarray(kind.features(clip, rate), dtype=np.float32))
     if not torch.isfinite(found).all():
         raise ValueError(f"{recording.path}: its {kind.system} features are not finite; look at the file")
     return found

@@ -41,26 +41,22 @@ class Mixture:
         return torch.cat([self.log_joint(part).logsumexp(dim=1) for part in x.split(CHUNK)])
 
 
-def fit_mixture(
-    x: Tensor,
-    components: int,
-    iterations: int,
-    seed: int,
-    tick: Callable[[int, float], None] = lambda *_: None,
-) -> tuple[Mixture, int, float]:
-    """From k-means to where the mean log-likelihood of (N, D) rises by less than `TOLERANCE`, or for `iterations`.
+class Fit:
+    """A mixture on its way from k-means over the frames x (N, D) to where it stops: where a frame's mean
+    log-likelihood rises by less than `TOLERANCE`."""
 
-    Returns the mixture, the iterations it took and its last mean log-likelihood; `tick` is told of each of them.
-    """
-    mixture = _start(x, components, seed)
-    before, number, likelihood = -math.inf, 0, -math.inf
-    for number in range(1, iterations + 1):
-        mixture, likelihood = improved(mixture, x)
-        tick(number, likelihood)
-        if likelihood - before < TOLERANCE:
-            break
-        before = likelihood
-    return mixture, number, likelihood
+    def __init__(self, x: Tensor, components: int, seed: int) -> None:
+        self.x, self.mixture = x, _start(x, components, seed)
+        self.iterations, self.likelihood, self.stopped = 0, -math.inf, False
+
+    def advance(self, iterations: int, tick: Callable[[float], None] = lambda _: None) -> None:
+        """On to this many iterations in all; `tick` is told the mean log-likelihood after each of them."""
+        while self.iterations < iterations and not self.stopped:
+            self.mixture, likelihood = improved(self.mixture, self.x)
+            self.iterations += 1
+            self.stopped = likelihood - self.likelihood < TOLERANCE
+            self.likelihood = likelihood
+            tick(likelihood)
 
 
 def improved(mixture: Mixture, x: Tensor) -> tuple[Mixture, float]:

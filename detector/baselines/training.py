@@ -1,13 +1,15 @@
 """One training of a system without a network: for each choice of its settings a fit, and dev chooses.
 
 To `detector.train` it is what `detector.fitting.Training` is for a network; a choice of settings takes the place
-of an epoch, and a system that has none is fitted once. Every process of a team fits the same, as nothing is
-drawn but from the seed.
+of an epoch (of a mixture: an iteration), and a system that has none is fitted once. Every process of a team fits
+the same, as nothing is drawn but from the seed.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,50 +44,34 @@ class BaselineTraining:
         )
         genuine = np.asarray(self.examples["train"].labels) == 1
         choices = self.network.choices(self.config.epochs)
-        steps = max(map(self.network.steps, choices))
-        self.log.start(len(choices), steps, 0)
-        for number, choice in enumerate(choices):
+        steps = itertools.count(1)
+        self.log.start(self.network.steps(choices), 1, 0)
+        for number, choice in enumerate(choices, start=1):
             started = time.monotonic()
-            done = number * steps
 
-            def tick(step: int, loss: float, done: int = done, number: int = number) -> None:
-                self.log.step(done + step, number + 1, loss)
+            def tick(loss: float, epoch: int = choice.get("iterations", number)) -> None:
+                self.log.step(next(steps), epoch, loss)
 
-            self.network.fit_features(train, genuine, self.config.seed, tick, **choice)
-            self._judge(number, train, dev, choice, started)
+            found = self.network.fit_features(train, genuine, self.config.seed, tick, **choice)
+            self._judge(choice | {"epoch": number} | found, dev, started)
+            if found.get("settled"):
+                break
         self.network.arguments = self._arguments
         self.network.learnt(**self.best.weights)
-        self.log.step(len(choices) * steps, len(choices), self.best.dev_loss)
 
-    def _judge(
-        self, number: int, train: list[Tensor], dev: list[Tensor], choice: dict[str, float], started: float
-    ) -> None:
-        scores = self._scores(dev)
+    def _judge(self, facts: dict[str, Any], dev: list[Tensor], started: float) -> None:
+        scores = torch.stack([self.network.decide_features(part) for part in dev]).cpu()
         genuine = np.asarray(self.examples["dev"].labels) == 1
         dev_eer = float(eer(scores[genuine].numpy(), scores[~genuine].numpy())[0])
-        dev_loss = self._loss("dev", scores)
+        logits = torch.stack([scores, torch.zeros_like(scores)], dim=1)  # the score taken as log-odds
+        dev_loss = float(weighted_cross_entropy(logits, self.columns["dev"], self.weights))
+        epoch = facts.get("iterations", facts["epoch"])
         better = (dev_eer, dev_loss) < (self.best.dev_eer, self.best.dev_loss)
         if better:
-            self.best = Best(number, number, dev_eer, dev_loss, copy_weights(self.network), scores)
+            self.best = Best(epoch - 1, epoch - 1, dev_eer, dev_loss, copy_weights(self.network), scores)
             self._arguments = dict(self.network.arguments)
         seconds = time.monotonic() - started
-        row = {
-            "epoch": number + 1,
-            "loss": self._loss("train", self._scores(train)),
-            "learning_rate": 0.0,
-            "dev_eer": dev_eer,
-            "dev_loss": dev_loss,
-            "best": better,
-            "seconds": round(seconds, 3),
-        }
-        history = [*self.position.history, row | choice]
-        self.position = Position(epoch=number + 1, seconds=self.position.seconds + seconds, history=history)
+        row = {"learning_rate": 0.0, "dev_eer": dev_eer, "dev_loss": dev_loss, "best": better}
+        history = [*self.position.history, facts | {"epoch": epoch} | row | {"seconds": round(seconds, 3)}]
+        self.position = Position(epoch=epoch, seconds=self.position.seconds + seconds, history=history)
         self.log.epoch(history)
-
-    def _scores(self, features: list[Tensor]) -> Tensor:
-        return torch.stack([self.network.decide_features(part) for part in features]).cpu()
-
-    def _loss(self, part: str, scores: Tensor) -> float:
-        """Weighted cross-entropy of the scores as they are, taken as log-odds."""
-        logits = torch.stack([scores, torch.zeros_like(scores)], dim=1)
-        return float(weighted_cross_entropy(logits, self.columns[part], self.weights))
