@@ -14,7 +14,6 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from remasc.arrays import ARRAYS
 from remasc.schema import (
     Environment,
     Label,
@@ -282,8 +281,8 @@ def _parse_array(key: str, value: Any) -> str | None:
     if value is None or value == "-":
         return None
     word = str(getattr(value, "name", value)).upper()  # of a RecordingDevice or a MicArray, or the word
-    if word not in ARRAYS:
-        raise ValueError(f"unknown {key} {value!r}{_near(word, ARRAYS)}")
+    if word not in RecordingDevice.__members__:
+        raise ValueError(f"unknown {key} {value!r}{_near(word, RecordingDevice.__members__)}")
     return word
 
 

@@ -48,12 +48,14 @@ class PlaybackDevice(IntEnum):
 
 
 class RecordingDevice(IntEnum):
-    """Column 8; the arrays "D1".."D4" of `remasc.ARRAYS`."""
+    """Column 8; the arrays "D1".."D4" of `remasc.ARRAYS`. RANDOM is of simulated corpora alone: every recording is
+    of another array, whose geometry is in scenes.jsonl."""
 
     D1 = 1
     D2 = 2
     D3 = 3
     D4 = 4
+    RANDOM = 9
 
 
 def name_of(code: IntEnum | None) -> str:
@@ -95,7 +97,7 @@ class Recording:
 
     @property
     def array(self) -> str | None:
-        """The key into `remasc.ARRAYS`: "D1".."D4"; None for a source recording."""
+        """The key into `remasc.ARRAYS`: "D1".."D4", or "RANDOM"; None for a source recording."""
         return None if self.recording_device is None else self.recording_device.name
 
     @property

@@ -60,8 +60,8 @@ def test_names_decide_and_silence_at_zero_hertz_stays_finite():
 
 def test_an_array_is_itself_whatever_stands_beside_it():
     """Displacements within half a millimetre; the reference perfect; D2's own with or without D4."""
-    moved, heard = tolerances("scene", "corpus", ("D4", "D2"), F)
-    alone_moved, alone = tolerances("scene", "corpus", ("D2",), F)
+    moved, heard = tolerances({"scene_id": "scene"}, "corpus", ("D4", "D2"), F)
+    alone_moved, alone = tolerances({"scene_id": "scene"}, "corpus", ("D2",), F)
     assert moved.shape == (12, 3)
     assert heard.shape == (12, len(F))
     assert np.abs(moved).max() <= 5e-4

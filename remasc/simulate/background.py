@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft as sfft
 
-from remasc.arrays import ARRAYS
 from remasc.identity import scene_rng
 from remasc.simulate import noise as noises
+from remasc.simulate.geometries import array_of
 from remasc.simulate.noise import band_power, rms
 from remasc.simulate.rooms import Emitter, Room, omni, responses, transfer
 from remasc.simulate.scenes import CONTENT_RATE
@@ -108,7 +108,7 @@ def background(
     noise, name = scene["noise"], (corpus_name, scene["scene_id"], "noise")
     rng = scene_rng(*name)
     f = np.linspace(0, CONTENT_RATE / 2, length // 2 + 1)
-    groups = {"stand": np.zeros((1, 3))} | {array: ARRAYS[array].positions for array in arrays}
+    groups = {"stand": np.zeros((1, 3))} | {array: array_of(scene, array).positions for array in arrays}
     out = np.zeros((len(mics), len(f)), np.complex64)
     for number, bed in enumerate(_beds(scene, length, rng)):
         first, scale = 0, 0.0

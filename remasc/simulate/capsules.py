@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from remasc.arrays import ARRAYS
 from remasc.identity import scene_rng
+from remasc.simulate.geometries import array_of
 
 PLACE_M = 5e-4  # +- along each axis, as a board is made
 GAIN_DB = 1.0  # +-, as sorted MEMS capsules are sold
@@ -51,14 +51,15 @@ def draw_capsules(rng: np.random.Generator, count: int, frequencies: np.ndarray)
 
 
 def tolerances(
-    scene_id: str, corpus_name: str, arrays: tuple[str, ...], frequencies: np.ndarray
+    scene: dict, corpus_name: str, arrays: tuple[str, ...], frequencies: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Displacements (1 + M, 3) in metres (+-0.5 mm) and responses (1 + M, F) of a scene's microphones, array after
     array; the first microphone, the reference at the stand, is perfect. An array's are its own whatever others
     stand beside it."""
     moved, responses = [np.zeros((1, 3))], [np.ones((1, len(frequencies)), np.complex64)]
     for name in arrays:
-        rng, count = scene_rng(corpus_name, scene_id, "microphones", name), ARRAYS[name].num_mics
+        rng = scene_rng(corpus_name, scene["scene_id"], "microphones", name)
+        count = array_of(scene, name).num_mics
         moved.append(rng.uniform(-PLACE_M, PLACE_M, (count, 3)))
         responses.append(draw_capsules(rng, count, frequencies))
     return np.concatenate(moved), np.concatenate(responses)

@@ -13,6 +13,7 @@ from remasc.arrays import ARRAYS
 from remasc.audio import write_wav
 from remasc.parallel import checked_workers, tracked, unordered
 from remasc.protocol import PARTITIONS
+from remasc.schema import RecordingDevice
 from remasc.simulate.casts import split_speakers
 from remasc.simulate.layout import arrays_of, is_done, sound_path, write_plan, write_tables
 from remasc.simulate.recipes import Recipe, load_recipe
@@ -55,7 +56,7 @@ def generate(
     plan = load_recipe(recipe)
     _check_template(plan, template, scale)
     plan = plan if plan.template else plan.scaled(scale)
-    out, names = Path(out), _array_names(arrays)
+    out, names = Path(out), _array_names(plan, arrays)
     corpus_name = f"{plan.name}-v{plan.version}-s{seed}"
     _check_target(out, speech=speech, noise=noise)
     out.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,9 @@ def generate(
     return out
 
 
-def _array_names(arrays: Sequence[str]) -> tuple[str, ...]:
+def _array_names(plan: Recipe, arrays: Sequence[str]) -> tuple[str, ...]:
+    if plan.random_arrays:  # of the recipe's own making, whatever is asked for
+        return (RecordingDevice.RANDOM.name,)
     wanted = {str(a).upper() for a in ([arrays] if isinstance(arrays, str) else arrays)}
     if unknown := sorted(wanted - set(ARRAYS)):
         raise ValueError(

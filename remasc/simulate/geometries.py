@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from remasc.arrays import MicArray
+from remasc.arrays import ARRAYS, MicArray
+from remasc.schema import RecordingDevice
 
 MOST = 16  # microphones
+RATES = (16000, 44100, 48000)  # Hz
 DEVICE_M = (0.03, 0.25)  # from the smallest to the largest device: no two microphones are farther apart
 SPACING_M = 0.01  # between any two, at least
 
@@ -75,3 +77,18 @@ def scatter(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 _KINDS = (line, circle, scatter)
+
+
+def drawn_array(rng: np.random.Generator) -> dict:
+    """An array of 1 to 16 microphones at a usual rate, as a scene describes it."""
+    rate = int(rng.choice(RATES))
+    array = random_array(rng, int(rng.integers(1, MOST + 1)), rate)
+    return {"name": array.name, "positions": array.positions, "sample_rate": rate}
+
+
+def array_of(scene: dict, name: str) -> MicArray:
+    """The array of this name in a scene: one of the four, or the scene's own where it is "RANDOM"."""
+    if name != RecordingDevice.RANDOM.name:
+        return ARRAYS[name]
+    own = scene["array"]
+    return MicArray(own["name"], np.array(own["positions"]), own["sample_rate"])

@@ -11,13 +11,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from remasc.arrays import ARRAYS
 from remasc.atomic import write_text
+from remasc.schema import RecordingDevice
+from remasc.simulate.geometries import array_of
 from remasc.simulate.scenes import CONTENT_RATE
 
 FIRST_ID = 1_000_000
 SUBSETS = ("core", "eval")
-SUBTYPES = {"D1": "PCM_16", "D2": "PCM_16", "D3": "PCM_32", "D4": "PCM_16"}
+SUBTYPES = {"D1": "PCM_16", "D2": "PCM_16", "D3": "PCM_32", "D4": "PCM_16", "RANDOM": "PCM_16"}
 _BYTES = {"PCM_16": 2, "PCM_32": 4}
 
 
@@ -28,7 +29,7 @@ def subset_of(scene: dict) -> str:
 def file_id(scene: dict, array: str) -> str:
     """Eight digits: the scene's number, which says nothing of the scene, and the recording device. A scene after a
     template has the id of its row."""
-    return scene.get("file_id") or f"{FIRST_ID + scene['index']}{array[1]}"
+    return scene.get("file_id") or f"{FIRST_ID + scene['index']}{RecordingDevice[array].value}"
 
 
 def arrays_of(scene: dict, arrays: Sequence[str]) -> tuple[str, ...]:
@@ -42,7 +43,7 @@ def sound_path(out: Path, scene: dict, array: str) -> Path:
 
 def sample_count(scene: dict, array: str) -> int:
     """Samples of the scene's file at the array's own rate."""
-    return round(round(scene["seconds"] * CONTENT_RATE) * ARRAYS[array].sample_rate / CONTENT_RATE)
+    return round(round(scene["seconds"] * CONTENT_RATE) * array_of(scene, array).sample_rate / CONTENT_RATE)
 
 
 def meta_rows(scene: dict, arrays: Sequence[str]) -> list[str]:
@@ -58,8 +59,8 @@ def meta_rows(scene: dict, arrays: Sequence[str]) -> list[str]:
     ]
     rows = []
     for array in arrays_of(scene, arrays):
-        seconds = sample_count(scene, array) / ARRAYS[array].sample_rate
-        cells = [f"{c:>10}" for c in (file_id(scene, array), *codes, int(array[1]))]
+        seconds = sample_count(scene, array) / array_of(scene, array).sample_rate
+        cells = [f"{c:>10}" for c in (file_id(scene, array), *codes, RecordingDevice[array].value)]
         rows.append(",".join([*cells, f"{seconds:.6e}"]) + "\n")
     return rows
 
@@ -68,7 +69,7 @@ def is_done(scene: dict, arrays: tuple[str, ...], out: Path) -> bool:
     """Whether every file of the scene is there and as long as it must be (files appear whole or not at all)."""
     for array in arrays_of(scene, arrays):
         path = sound_path(out, scene, array)
-        sound = sample_count(scene, array) * ARRAYS[array].num_mics * _BYTES[SUBTYPES[array]]
+        sound = sample_count(scene, array) * array_of(scene, array).num_mics * _BYTES[SUBTYPES[array]]
         if not path.is_file() or not sound < path.stat().st_size < sound + 256:
             return False
     return True

@@ -110,6 +110,7 @@ class Recipe:
         ""  # "exact" or "matched": row by row after a real meta.csv; `pairs` then names partitions
     )
     null: bool = False  # no difference between the chains: the null control
+    random_arrays: bool = False  # every scene is recorded by an array of its own, of 1 to 16 microphones
     # what is switched off to see what it carries
     movement: bool = True  # talkers sway and turn their heads
     directivity: bool = True  # mouths and drivers radiate unevenly
@@ -135,7 +136,7 @@ class Recipe:
         for key, (kind, low, high) in _NUMBERS.items():
             if not _is_number(getattr(self, key), kind, low, high):
                 self._refuse(key, getattr(self, key), f"{low:g} to {high:g}")
-        for key in ("device_noise", "replay_farther", "null", "movement", "directivity", "one_driver"):
+        for key in (f.name for f in dataclasses.fields(self) if f.type == "bool"):
             if not isinstance(getattr(self, key), bool):
                 self._refuse(key, getattr(self, key), "true or false")
         if self.template not in ("", "exact", "matched"):

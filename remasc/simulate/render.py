@@ -14,11 +14,12 @@ from dataclasses import replace
 import numpy as np
 from scipy import fft as sfft
 
-from remasc.arrays import ARRAYS
 from remasc.identity import scene_rng
 from remasc.simulate import noise as noises
 from remasc.simulate.background import background
+from remasc.simulate.capsules import tolerances
 from remasc.simulate.codecs import coded
+from remasc.simulate.geometries import array_of
 from remasc.simulate.layout import SUBTYPES
 from remasc.simulate.noise import rms, speech_band
 from remasc.simulate.playback import (
@@ -43,6 +44,7 @@ ON_STAND = {
     "D2": (0.0, -0.09, 0.0),
     "D3": (-0.065, 0.0, 0.0),
     "D4": (0.065, 0.0, 0.0),
+    "RANDOM": (0.0, 0.0, 0.0),
 }
 STEP = 160  # samples at 16 kHz; 441 at 44.1 kHz: lengths are multiples of it so that both grids fit
 CUT = (7200.0, 7600.0)  # Hz: both chains end here
@@ -52,18 +54,8 @@ def microphones(scene: dict, arrays: tuple[str, ...]) -> np.ndarray:
     """Nominal positions (1 + M, 3) in the room: the reference at the stand, then the arrays' channels."""
     stand, forward = np.array(scene["stand"]), np.array(scene["forward"])
     frame = np.stack([[forward[1], -forward[0], 0.0], [0.0, 0.0, 1.0], forward])  # right, up, forward
-    places = [np.zeros((1, 3)), *(ARRAYS[a].positions + ON_STAND[a] for a in arrays)]
+    places = [np.zeros((1, 3)), *(array_of(scene, a).positions + ON_STAND[a] for a in arrays)]
     return stand + np.concatenate(places) @ frame
-
-
-def tolerances(scene: dict, corpus_name: str, arrays: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Displacements (1 + M, 3) in metres (+-0.5 mm) and gains (1 + M, 1) (+-1 dB); the reference has none."""
-    moved, gains = [np.zeros((1, 3))], [np.zeros(1)]
-    for name in arrays:
-        rng, count = scene_rng(corpus_name, scene["scene_id"], "microphones", name), ARRAYS[name].num_mics
-        moved.append(rng.uniform(-5e-4, 5e-4, (count, 3)))
-        gains.append(rng.uniform(-1, 1, count))
-    return np.concatenate(moved), (10 ** (np.concatenate(gains) / 20)).astype(np.float32)[:, None]
 
 
 def recorded(
@@ -183,8 +175,6 @@ def mix(
     stand for and the length of the file, both in samples at 16 kHz."""
     room = room_of(scene["room"])
     nominal = microphones(scene, arrays)
-    moved, gains = tolerances(scene, corpus_name, arrays)
-    places = nominal + moved
     dry, active = build_command(
         folders.speech, scene["utterance"], CONTENT_RATE, scene["effort_db"], scene["colour_db"]
     )
@@ -192,6 +182,9 @@ def mix(
     # room for the tails of this room and of a recorder's, so that no echo comes round to the beginning
     longest = int((0.9 * max(scene["room"]["rt60"]) + 0.45) * CONTENT_RATE)
     length = STEP * sfft.next_fast_len(-(-(samples + longest) // STEP))
+    f = np.linspace(0, CONTENT_RATE / 2, length // 2 + 1)
+    moved, heard_by = tolerances(scene, corpus_name, arrays, f)
+    places = nominal + moved
     start = round(scene["lead"] * CONTENT_RATE)
     x, mask = np.zeros(length, np.float32), np.zeros(length, bool)
     x[start : start + len(dry)], mask[start : start + len(dry)] = dry, active
@@ -202,7 +195,6 @@ def mix(
     speech = np.zeros((len(places), length // 2 + 1), np.complex64)
     for one, spectrum in zip(response, spectra, strict=True):
         speech += transfer(one, length) * spectrum.astype(np.complex64)
-    f = np.linspace(0, CONTENT_RATE / 2, length // 2 + 1)
     heard = sfft.irfft(speech[0] * speech_band(f), length)
     late = np.roll(mask, round(scene["distance"] / room.speed_of_sound * CONTENT_RATE))
     power = rms(heard[late]) ** 2
@@ -210,7 +202,7 @@ def mix(
     noise = background(scene, corpus_name, arrays, nominal, room, folders, length)
     total = (speech + noise * np.float32(10 ** (-scene["noise"]["snr_db"] / 20))) * _edges(f)
     level = rms(sfft.irfft(total[0], length)[:samples])
-    total *= gains * np.float32(10 ** (scene["level_dbfs"] / 20) / level)
+    total *= heard_by * np.float32(10 ** (scene["level_dbfs"] / 20) / level)
     return total, length, samples
 
 
@@ -225,7 +217,7 @@ def render_scene(
     out = {}
     first = 1
     for name in arrays:
-        array = ARRAYS[name]
+        array = array_of(scene, name)
         spectra = total[first : first + array.num_mics]
         first += array.num_mics
         fine = length // STEP * (array.sample_rate // 100)

@@ -15,6 +15,7 @@ from remasc.parallel import tracked
 from remasc.protocol import PARTITIONS
 from remasc.simulate.attacks import add_replay
 from remasc.simulate.casts import Cast, split_speakers, weights_of
+from remasc.simulate.geometries import drawn_array
 from remasc.simulate.places import draw_geometry, draw_place, draw_room, point_place, rounded
 from remasc.simulate.recipes import Recipe
 from remasc.simulate.speech import Clip, choose_command
@@ -154,6 +155,7 @@ def set_scene(
         "sway": rng.normal(0, 0.008 * recipe.movement, 3).clip(-0.02, 0.02),
         "turn": rng.uniform(-0.12, 0.12) * recipe.movement,
         "directivity": recipe.directivity,
+        **({"array": drawn_array(rng)} if recipe.random_arrays else {}),
         "recorder": None,
         "device": None,
         "attack": None,
