@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 LONGEST = 20_000  # neither number of a ratio is larger: 1.3 million taps, a tenth of a second
+OUTPUTS = 64  # samples made by one matrix product: few, and it is slow; many, and it multiplies zeros
+ROWS = 2048  # worked on at once, so that memory does not grow with the recording
 
 
 def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -22,10 +26,10 @@ def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     up, down = ratio(from_rate, to_rate)
     if up == down:
         return waveform
-    from scipy.signal import resample_poly  # imported late: half of this package never resamples
-
-    resampled = resample_poly(np.asarray(waveform, np.float32), up, down, axis=-1, window=_lowpass(up, down))
-    return np.ascontiguousarray(resampled, np.float32)
+    x = np.asarray(waveform, np.float32)
+    length = -(-x.shape[-1] * up // down)
+    made = _filtered(x.reshape(-1, x.shape[-1]), up, down, length)
+    return made.reshape(*x.shape[:-1], length)
 
 
 def ratio(from_rate: int, to_rate: int) -> tuple[int, int]:
@@ -45,9 +49,64 @@ def ratio(from_rate: int, to_rate: int) -> tuple[int, int]:
     return (shorter, longer) if to_rate < from_rate else (longer, shorter)
 
 
-@lru_cache(maxsize=8)
-def _lowpass(up: int, down: int) -> np.ndarray:
-    from scipy.signal import firwin
+class _Part(NamedTuple):
+    """Outputs `first` to `last` of each period, from the input samples `start` to `start + len(weights)` of it."""
 
+    first: int
+    last: int
+    start: int
+    weights: np.ndarray  # (inputs, outputs)
+
+
+class _Bank(NamedTuple):
+    """A period is `outputs` samples made of `inputs`; all periods are made by the same parts."""
+
+    outputs: int
+    inputs: int
+    parts: tuple[_Part, ...]
+
+
+def _filtered(x: np.ndarray, up: int, down: int, length: int) -> np.ndarray:
+    """(C, T) -> (C, length): output n is the sum over k of x[k] h[n down - k up], as matrix products."""
+    bank = _bank(up, down)
+    periods = -(-length // bank.outputs)
+    before = -min(part.start for part in bank.parts)
+    reach = (periods - 1) * bank.inputs + max(part.start + len(part.weights) for part in bank.parts)
+    padded = np.pad(x, ((0, 0), (before, max(0, reach - x.shape[1]))))
+    made = np.empty((len(x), periods, bank.outputs), np.float32)
+    for channel, row in enumerate(padded):
+        for part in bank.parts:
+            windows = np.lib.stride_tricks.sliding_window_view(row[before + part.start :], len(part.weights))
+            windows = windows[:: bank.inputs][:periods]
+            for some in _slices(periods):
+                made[channel, some, part.first : part.last] = (
+                    np.ascontiguousarray(windows[some]) @ part.weights
+                )
+    return np.ascontiguousarray(made.reshape(len(x), -1)[:, :length])
+
+
+def _slices(count: int) -> Iterator[slice]:
+    return (slice(start, min(start + ROWS, count)) for start in range(0, count, ROWS))
+
+
+@lru_cache(maxsize=8)
+def _bank(up: int, down: int) -> _Bank:
+    taps = _lowpass(up, down)
+    half = len(taps) // 2
+    times = -(-OUTPUTS // up)  # a short period is repeated
+    parts = []
+    for first in range(0, up * times, OUTPUTS):
+        last = min(first + OUTPUTS, up * times)
+        start, end = -((half - first * down) // up), ((last - 1) * down + half) // up + 1
+        place = half + np.arange(first, last) * down - np.arange(start, end)[:, None] * up
+        weights = np.where((place >= 0) & (place < len(taps)), taps[place.clip(0, len(taps) - 1)], 0)
+        parts.append(_Part(first, last, start, weights.astype(np.float32)))
+    return _Bank(up * times, down * times, tuple(parts))
+
+
+def _lowpass(up: int, down: int) -> np.ndarray:
+    """Windowed sinc (Kaiser, beta 6), its sum `up`: a zero crossing each 1/0.95 samples of the lower rate."""
     widest = max(up, down)
-    return firwin(64 * widest + 1, 0.95 / widest, window=("kaiser", 6.0)).astype(np.float32)
+    time = np.arange(-32 * widest, 32 * widest + 1)
+    taps = np.sinc(0.95 / widest * time) * np.kaiser(len(time), 6.0)
+    return taps * (up / taps.sum())

@@ -108,3 +108,46 @@ def test_equal_rates_change_nothing_and_batches_are_microphones_in_turn():
     assert resample(waveform, 16000, 16000) is waveform
     batch = np.stack([waveform, waveform[::-1]])
     assert np.array_equal(resample(batch, 44100, 16000)[1], resample(waveform[::-1].copy(), 44100, 16000))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (44100, 16000),
+        (48000, 16000),
+        (16000, 44100),
+        (8000, 16000),
+        (44101, 16000),
+        (383999, 16000),
+        (16000, 8000),
+    ],
+)
+@pytest.mark.parametrize("samples", [1, 7, 1000, 50_000])
+def test_resampling_is_polyphase_filtering(one, other, samples):
+    """Against SciPy, with the filter as SciPy designs it."""
+    from scipy.signal import firwin, resample_poly
+
+    up, down = ratio(one, other)
+    widest = max(up, down)
+    taps = firwin(64 * widest + 1, 0.95 / widest, window=("kaiser", 6.0))
+    x = noise(samples=samples)
+    want = resample_poly(x.astype(np.float64), up, down, axis=-1, window=taps)
+    got = resample(x, one, other)
+    assert got.shape == want.shape
+    assert np.abs(got - want).max() < 1e-6
+
+
+def test_long_recordings_are_resampled_in_pieces(monkeypatch):
+    whole = resample(noise(samples=30_000), 44100, 16000)
+    monkeypatch.setattr("remasc.resampling.ROWS", 7)
+    assert np.allclose(resample(noise(samples=30_000), 44100, 16000), whole, atol=1e-6)
+
+
+def test_resampling_needs_numpy_alone():
+    import subprocess
+    import sys
+
+    code = "import sys, numpy; from remasc.resampling import resample; resample(numpy.zeros((1, 99)), 3, 2); "
+    code += "print([m for m in ('scipy', 'torch') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
