@@ -342,6 +342,20 @@ def test_features_on_disk_are_those_of_the_sound(kind, corpus, tmp_path):
     )
 
 
+def test_recordings_bring_their_own_labels_and_arrays(corpus, tmp_path):
+    recordings = list(Corpus.from_meta(corpus).filter(array=["D1", "D4"]))
+    by_file = Void().fit(recordings)
+    labels = [int(recording.label) for recording in recordings]
+    by_sound = Void().fit([read_audio(recording.path) for recording in recordings], labels)
+    assert by_file.arrays == ("D1", "D4")
+    waveform, rate = read_audio(recordings[0].path)
+    assert by_file.score(waveform, rate) == pytest.approx(by_sound.score(waveform, rate), abs=1e-5)
+    loaded = detector.load(by_file.save(tmp_path / "saved"))
+    assert loaded.specification.arrays == ("D1", "D4")
+    with pytest.warns(UserWarning, match="not calibrated there"):
+        loaded.score(np.repeat(waveform[:1], 6, axis=0), rate, "D3")
+
+
 def test_a_changed_file_is_read_anew(tmp_path):
     parts = list(make_corpus(tmp_path, clips=8))[:4]
     one = features.build_features(Void, parts, tmp_path, progress=False)[0]

@@ -91,7 +91,7 @@ def quiet_coherence(x: np.ndarray, rate: int) -> np.ndarray:
     size = 2 ** round(np.log2(GCC_SECONDS * rate))
     x = np.pad(x, ((0, 0), (0, max(0, size - x.shape[1]))))
     frames = np.lib.stride_tricks.sliding_window_view(x, size, axis=1)[:, :: size // 2]  # (M, N, size)
-    level = (frames**2).sum(axis=(0, 2))
+    level = np.einsum("mns,mns->n", frames, frames)
     quiet = np.argsort(level, kind="stable")[: max(1, round(QUIET_SHARE * len(level)))]
     spectra = rfft(frames[:, quiet] * np.hanning(size), axis=-1)
     spectra /= np.abs(spectra) + TINY
