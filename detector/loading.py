@@ -65,7 +65,8 @@ def training_parts(config: TrainConfig, corpus: Corpus) -> dict[str, Corpus]:
     """Train, dev and eval of the run's arrays. The whole corpus is parted first: every array has the same dev
     speakers. A test run takes a few clips of each class."""
     parts = partitions(corpus, dev_share=config.dev_share, seed=config.protocol_seed)
-    parts = {name: part.filter(array=list(config.arrays)) for name, part in parts.items()}
+    if config.array != "all":  # all: also arrays that have no name, those of the recipe random-arrays
+        parts = {name: part.filter(array=list(config.arrays)) for name, part in parts.items()}
     if config.test_run:
         parts = {name: _few(part) for name, part in parts.items()}
     return parts

@@ -13,12 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detector.config import TrainConfig
+from detector.loading import training_parts
 from remasc import ARRAYS, Corpus, Label, read_audio
 from remasc.audio import write_wav
 from remasc.parallel import on_cluster
 from remasc.protocol import partitions
 from remasc.simulate import Recipe, generate, load_recipe, scene_rng, shipped_recipes
 from remasc.simulate.generate import VERSION
+from remasc.simulate.geometries import array_of
+from remasc.simulate.layout import by_file, read_scenes, scene_of
 from remasc.simulate.scenes import cast_of, draw_scenes
 from remasc.simulate.speech import (
     active_stretch,
@@ -602,3 +606,20 @@ def test_other_voices_do_not_stay_under_old_names(tmp_path):
     fresh = make_voices(tmp_path / "fresh", "two", {"eval": 2}, per_speaker=1)
     used = make_voices(tmp_path / "used", "one", {"eval": 3}, per_speaker=1)
     assert digest(make_voices(used, "two", {"eval": 2}, per_speaker=1)) == digest(fresh)
+
+
+def test_every_scene_may_have_an_array_of_its_own(speech, tmp_path):
+    """Channels and rate as its geometry says, read back as the array RANDOM, heard by training as "all"."""
+    recipe = dataclasses.replace(TINY, name="own-arrays", random_arrays=True)
+    root = generate(recipe, tmp_path / "own", speech=speech, workers=1, progress=False)
+    scenes = by_file(read_scenes(root))
+    corpus = Corpus.from_meta(root).trials()
+    assert len(corpus) == 16
+    assert {r.array for r in corpus} == {"RANDOM"}
+    for recording in corpus.filter(array="RANDOM"):
+        array = array_of(scene_of(recording.file_id, scenes), recording.array)
+        waveform, rate = read_audio(recording.path)
+        assert (len(waveform), rate) == (array.num_mics, array.sample_rate)
+    assert len({scene["array"]["name"] for scene in scenes.values()}) == 16
+    parts = training_parts(TrainConfig(corpus=root, out=tmp_path / "run"), Corpus.from_meta(root))
+    assert sum(map(len, parts.values())) == 16
