@@ -2,9 +2,10 @@
 
 Both evolve the same clips against the same victim with the same settings and seed, without polishing, so that both
 judge the same genomes; the script stops where they do not find the same moments. It prints clips per second, and
-their ratio.
+their ratio, and the floor: what the victim alone takes for the genomes that were asked, in batches of a generation.
+Nothing that leaves the victim as it is can be faster than that, so floor / one at a time bounds the ratio.
 Why a ratio is what it is depends on the machine: a batch costs a GPU what one clip costs it, while a CPU that is
-busy with one clip gains little more than the genomes that need not be judged again.
+busy with one clip gains little more than what lies around the victim.
 
     python -m eval.benchmarks.expert_generation --clips 3 --generations 10 [--device cuda --together 32]
 """
@@ -83,13 +84,17 @@ def main(arguments: Arguments) -> dict:
     )  # whatever is made at the first call
     slow, slow_seconds = timed(lambda: [one_at_a_time(environment, clip, evolution) for clip in clips])
     fast, fast_seconds = timed(lambda: experts(environment, clips, evolution, arguments.together))
+    asked = sum(one.asked for one in fast)
+    floor_seconds = floor(environment, clips[0], evolution) * asked
     same = [a.steps.tolist() == b.steps.tolist() for a, b in zip(slow, fast, strict=True)]
     if arguments.device == "cpu" and not all(same):
         raise ValueError("the two ways found different moments, so they did not do the same work; no ratio")
     result = {
         "clips_per_second_one_at_a_time": len(clips) / slow_seconds,
         "clips_per_second_batched": len(clips) / fast_seconds,
+        "clips_per_second_floor": len(clips) / floor_seconds,
         "ratio": slow_seconds / fast_seconds,
+        "ratio_floor": slow_seconds / floor_seconds,
         "evaluations_per_clip": slow[0].evaluations,
         "of_these_asked_batched": float(np.mean([one.asked for one in fast])),
         "same_moments": f"{sum(same)} of {len(same)}",
@@ -100,6 +105,15 @@ def main(arguments: Arguments) -> dict:
     if arguments.out:
         write_text(arguments.out, json.dumps(result, indent=1) + "\n")
     return result
+
+
+def floor(environment: Environment, clip: Clip, evolution: Evolution, repeats: int = 5) -> float:
+    """Seconds of the victim for a genome, in batches of a generation: the least of some."""
+    population = max(5, evolution.individuals * environment.pulses)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, environment.steps(clip), (population, environment.pulses))
+    batch = environment.candidates(clip, rows)
+    return min(timed(lambda: [environment.victim.odds(batch, 0)])[1] for _ in range(repeats)) / population
 
 
 def timed(work) -> tuple[list, float]:

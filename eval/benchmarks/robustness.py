@@ -39,6 +39,7 @@ class Arguments:
     array: Which array.
     clips: Replays attacked.
     training: Replays that attackers learn from.
+    dev_clips: Clean dev replays that set each threshold.
     attacks: Which attacks.
     below_db: Amplitude in dB below the command (negative: louder).
     generations: Of the expert.
@@ -59,6 +60,7 @@ class Arguments:
     array: str = "D1"
     clips: int = 60
     training: int = 60
+    dev_clips: int = 300
     attacks: tuple[str, ...] = field(default=ATTACKS)
     below_db: float = -6.0
     generations: int = 75
@@ -84,6 +86,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
             task = Robustness(
                 arguments.corpus, detector, arguments.split, arguments.array, arguments.clips,
                 genuine=arguments.clips, training=arguments.training, defence=defence, own_threshold=False,
+                dev_clips=arguments.dev_clips,
                 draws=arguments.draws if random else 1, repeats=arguments.repeats if random else 1, plan=plan,
             )  # fmt: skip
             name = f"{Path(detector).name}, {defence}"

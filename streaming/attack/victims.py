@@ -115,7 +115,10 @@ def scores_with_gradients(network: nn.Module, x: Tensor) -> Tensor:
     opened = getattr(type(front).forward, "__wrapped__", None) if front is not None else None
     noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
     x = x + 1e-7 * noise
-    features = network.prepare(x) if opened is None else opened(front, x)
+    try:
+        features = network.prepare(x) if opened is None else opened(front, x)
+    except RuntimeError:  # it leaves torch, which tensors with gradients refuse
+        features = x.detach()
     if not features.requires_grad:
         raise ValueError("the detector's front end passes no gradients; attack it by its scores alone")
     logits = network.logits(features)
