@@ -134,7 +134,7 @@ def test_features_of_anything_are_finite(kind):
 
 def test_expectation_maximisation_is_scikit_learns(monkeypatch):
     x = torch.from_numpy(RNG.standard_normal((900, 4)) * [1, 2, 0.5, 1] + RNG.integers(0, 3, (900, 1)) * 2)
-    start = ours = gmm._start(x, 5, 0)
+    start = ours = gmm.first_mixture(x, 5, 0)
     theirs = GaussianMixture(
         5,
         covariance_type="diag",
@@ -161,17 +161,15 @@ def test_expectation_maximisation_is_scikit_learns(monkeypatch):
 
 def test_the_fit_stops_by_itself_goes_on_where_it_was_and_belongs_to_its_seed():
     x = torch.from_numpy(RNG.standard_normal((600, 3)))
-    one, again, other = (gmm.Fit(x, 4, seed) for seed in (3, 3, 4))
-    one.advance(500)
-    assert one.stopped
-    assert 2 < one.iterations < 500
-    again.advance(2)
-    assert (again.iterations, again.stopped) == (2, False)
-    again.advance(500)
-    assert again.iterations == one.iterations
-    assert torch.equal(again.mixture.means, one.mixture.means)
-    other.advance(500)
-    assert not torch.equal(other.mixture.means, one.mixture.means)
+    one, end = gmm.advance(gmm.first_mixture(x, 4, 3), gmm.Standing(), x, 500)
+    assert end.stopped
+    assert 2 < end.iterations < 500
+    half, way = gmm.advance(gmm.first_mixture(x, 4, 3), gmm.Standing(), x, 2)
+    assert (way.iterations, way.stopped) == (2, False)
+    other, there = gmm.advance(half, way, x, 500)
+    assert there == end
+    assert torch.equal(other.means, one.means)
+    assert not torch.equal(gmm.first_mixture(x, 4, 4).means, gmm.first_mixture(x, 4, 3).means)
 
 
 def test_the_mixtures_score_is_the_mean_ratio_of_a_frame():
@@ -354,6 +352,37 @@ def test_recordings_bring_their_own_labels_and_arrays(corpus, tmp_path):
     assert loaded.specification.arrays == ("D1", "D4")
     with pytest.warns(UserWarning, match="not calibrated there"):
         loaded.score(np.repeat(waveform[:1], 6, axis=0), rate, "D3")
+
+
+@pytest.mark.parametrize("system", ["lfcc-gmm", "void"])
+def test_an_interrupted_fit_goes_on_to_the_same_weights(system, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "FRAMES_PER_COMPONENT", 200)
+    monkeypatch.setattr(peers, "LOOKS", (2, 4))
+    monkeypatch.setattr(gmm, "TOLERANCE", -1.0)
+    epochs = 6 if system == "lfcc-gmm" else None
+    configs = [TrainConfig(corpus, tmp_path / n, system=system, array="all", epochs=epochs) for n in "ab"]
+    whole = train(configs[0], progress=False)
+    real, fitted = BASELINES[system].fit_features, []
+
+    def stopped(self, *args, **options):
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+        fitted.append(1)
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(BASELINES[system], "fit_features", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(configs[1], progress=False)
+    monkeypatch.setattr(BASELINES[system], "fit_features", real)
+    resumed = train(configs[1], progress=False)
+    (_, one, _), (_, other, _) = load_checkpoint(whole.folder), load_checkpoint(resumed.folder)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    plain = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in r.history] for r in (whole, resumed)
+    ]
+    assert plain[0] == plain[1]
+    assert not (resumed.folder / "state.safetensors").exists()
 
 
 def test_a_changed_file_is_read_anew(tmp_path):

@@ -7,7 +7,7 @@ that it lies in a checkpoint as a network does, and `detector.load` opens it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -41,6 +41,7 @@ class Baseline(nn.Module):
     columns: ClassVar[int]  # D
     rate: ClassVar[int | None] = 16000  # which recordings are brought to; None = their own
     channels_heard: ClassVar[tuple[int, ...] | None] = (0,)  # None = all
+    sizes: ClassVar[dict[str, tuple[str, int]]] = {}  # argument: which axis of what it learns
     arrays: tuple[str, ...] = ()  # which it was fitted on, where that is known
 
     def __init__(self, channels: int = 1, sample_rate: int = 16000, **arguments: int) -> None:
@@ -67,12 +68,13 @@ class Baseline(nn.Module):
         genuine: np.ndarray,
         seed: int,
         tick: Tick = no_tick,
+        before: dict[str, Any] | None = None,
         **choice: Any,
     ) -> dict[str, Any]:
         """Set the parameters from standardised features of recordings, of which `genuine` (n,) bool are.
 
         Returns what the run's history is to say of it: at least its `loss`, and `settled` where no later choice
-        would change anything.
+        would change anything. `before` is what it returned for the choice before this one.
         """
         raise NotImplementedError
 
@@ -98,6 +100,12 @@ class Baseline(nn.Module):
         """Set parameters by name, float64."""
         for name, value in values.items():
             setattr(self, name, nn.Parameter(value.double(), requires_grad=False))
+
+    def adopt(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over what another of this system learnt, whatever its size."""
+        self.learnt(**weights)
+        for name, (tensor, axis) in self.sizes.items():
+            self.arguments[name] = weights[tensor].shape[axis]
 
     def fit(
         self, examples: Sequence[Any], labels: Sequence[int] | None = None, *, seed: int = 0, **choice: Any

@@ -28,6 +28,9 @@ class Mixture:
     means: Tensor
     variances: Tensor
 
+    def float(self) -> Mixture:
+        return Mixture(self.weights.float(), self.means.float(), self.variances.float())
+
     def log_joint(self, x: Tensor) -> Tensor:
         """(N, D) -> (N, K): natural log of weight times density of each component."""
         precision = 1 / self.variances
@@ -41,22 +44,30 @@ class Mixture:
         return torch.cat([self.log_joint(part).logsumexp(dim=1) for part in x.split(CHUNK)])
 
 
-class Fit:
-    """A mixture on its way from k-means over the frames x (N, D) to where it stops: where a frame's mean
-    log-likelihood rises by less than `TOLERANCE`."""
+@dataclass(frozen=True)
+class Standing:
+    """How far a fit is: its iterations, its last mean log-likelihood of a frame, and whether it has stopped."""
 
-    def __init__(self, x: Tensor, components: int, seed: int) -> None:
-        self.x, self.mixture = x, _start(x, components, seed)
-        self.iterations, self.likelihood, self.stopped = 0, -math.inf, False
+    iterations: int = 0
+    likelihood: float = -math.inf
+    stopped: bool = False
 
-    def advance(self, iterations: int, tick: Callable[[float], None] = lambda _: None) -> None:
-        """On to this many iterations in all; `tick` is told the mean log-likelihood after each of them."""
-        while self.iterations < iterations and not self.stopped:
-            self.mixture, likelihood = improved(self.mixture, self.x)
-            self.iterations += 1
-            self.stopped = likelihood - self.likelihood < TOLERANCE
-            self.likelihood = likelihood
-            tick(likelihood)
+
+def advance(
+    mixture: Mixture,
+    standing: Standing,
+    x: Tensor,
+    iterations: int,
+    tick: Callable[[float], None] = lambda _: None,
+) -> tuple[Mixture, Standing]:
+    """From where a fit on (N, D) stands to so many iterations in all, or to where the likelihood rises by less than
+    `TOLERANCE`; `tick` is told it after each iteration."""
+    while standing.iterations < iterations and not standing.stopped:
+        mixture, likelihood = improved(mixture, x)
+        stopped = likelihood - standing.likelihood < TOLERANCE
+        standing = Standing(standing.iterations + 1, likelihood, stopped)
+        tick(likelihood)
+    return mixture, standing
 
 
 def improved(mixture: Mixture, x: Tensor) -> tuple[Mixture, float]:
@@ -70,7 +81,7 @@ def improved(mixture: Mixture, x: Tensor) -> tuple[Mixture, float]:
     return sums.mixture(), total / len(x)
 
 
-def _start(x: Tensor, components: int, seed: int) -> Mixture:
+def first_mixture(x: Tensor, components: int, seed: int) -> Mixture:
     """Each frame belongs to the nearest of the centres that k-means finds on some of the frames."""
     from sklearn.cluster import MiniBatchKMeans  # imported late: slow, and only a training needs it
 

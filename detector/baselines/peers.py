@@ -6,7 +6,8 @@ Shapes: N frames, D columns, K components, S support vectors. Column order of cl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import astuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from detector.baselines.baseline import Baseline, Tick, no_tick
 from detector.baselines.cepstra import cqcc, lfcc
 from detector.baselines.cues import VOID, bass_balance, quiet_coherence, void_features
-from detector.baselines.gmm import Fit, Mixture
+from detector.baselines.gmm import Mixture, Standing, advance, first_mixture
 
 ITERATIONS = 100  # at most; the fit stops by itself
 LOOKS = (
@@ -34,6 +35,8 @@ class _MixturePair(Baseline):
     iterations until the mean log-likelihood rises by less than 1e-3, and dev chooses among `LOOKS` on the way.
     """
 
+    sizes: ClassVar = {"components": ("weights", 1)}
+
     def __init__(self, channels: int = 1, sample_rate: int = 16000, *, components: int = 512) -> None:
         super().__init__(channels, sample_rate, components=components)
         shape = (2, components, self.columns)
@@ -45,11 +48,10 @@ class _MixturePair(Baseline):
 
     def choices(self, most_iterations: int | None) -> list[dict[str, Any]]:
         last = most_iterations or ITERATIONS
-        looks = [*(look for look in LOOKS if look < last), last]
-        return [{"iterations": look, "go_on": number > 0} for number, look in enumerate(looks)]
+        return [{"iterations": look} for look in (*(look for look in LOOKS if look < last), last)]
 
     def steps(self, choices: Sequence[dict[str, Any]]) -> int:
-        return 2 * choices[-1]["iterations"]
+        return 2 * choices[-1]["iterations"] if choices else 0
 
     def learn(
         self,
@@ -57,36 +59,40 @@ class _MixturePair(Baseline):
         genuine: np.ndarray,
         seed: int,
         tick: Tick = no_tick,
+        before: dict[str, Any] | None = None,
         iterations: int = ITERATIONS,
-        go_on: bool = False,
     ) -> dict[str, Any]:
-        if not go_on:
-            self._fits = self._begun(features, genuine, seed)
-        for fit in self._fits:
-            fit.advance(iterations, lambda likelihood: tick(-likelihood))
-        found = [fit.mixture for fit in self._fits]
-        self.learnt(**{name: torch.stack([getattr(m, name) for m in found]) for name in vars(found[0])})
-        return {
-            "loss": -sum(fit.likelihood for fit in self._fits) / 2,  # of a frame
-            "iterations": max(fit.iterations for fit in self._fits),
-            "settled": all(fit.stopped for fit in self._fits),
-        }
-
-    def _begun(self, features: Sequence[Tensor], genuine: np.ndarray, seed: int) -> list[Fit]:
-        """One fit for each class: single precision is three times as fast, and far finer than the stop."""
-        classes = [
+        classes = [  # single precision is three times as fast, and far finer than the stop
             torch.cat([part.float() for part, is_one in zip(features, chosen, strict=True) if is_one])
             for chosen in (genuine, ~genuine)
         ]
-        most = min(map(len, classes)) // FRAMES_PER_COMPONENT
-        self.arguments["components"] = components = max(1, min(self.arguments["components"], most))
-        return [Fit(frames, components, seed + number) for number, frames in enumerate(classes)]
+        if before is None:
+            most = min(map(len, classes)) // FRAMES_PER_COMPONENT
+            self.arguments["components"] = components = max(1, min(self.arguments["components"], most))
+            mixtures = [first_mixture(x, components, seed + number) for number, x in enumerate(classes)]
+            standings = [Standing(), Standing()]
+        else:
+            mixtures = [self._mixture(column).float() for column in (0, 1)]
+            standings = [Standing(*standing) for standing in before["standings"]]
+        found = [
+            advance(mixture, standing, x, iterations, lambda likelihood: tick(-likelihood))
+            for mixture, standing, x in zip(mixtures, standings, classes, strict=True)
+        ]
+        tensors = [vars(mixture) for mixture, _ in found]
+        self.learnt(**{name: torch.stack([one[name] for one in tensors]) for name in tensors[0]})
+        standings = [standing for _, standing in found]
+        return {
+            "loss": -sum(standing.likelihood for standing in standings) / 2,  # of a frame
+            "iterations": max(standing.iterations for standing in standings),
+            "standings": [list(astuple(standing)) for standing in standings],
+            "settled": all(standing.stopped for standing in standings),
+        }
+
+    def _mixture(self, column: int) -> Mixture:
+        return Mixture(self.weights[column], self.means[column], self.variances[column])
 
     def decide(self, features: Tensor) -> Tensor:
-        one, other = (
-            Mixture(self.weights[i], self.means[i], self.variances[i]).log_density(features).mean()
-            for i in (0, 1)
-        )
+        one, other = (self._mixture(column).log_density(features).mean() for column in (0, 1))
         return one - other
 
 
@@ -126,6 +132,7 @@ class Void(Baseline):
     """
 
     system, columns = "void", VOID
+    sizes: ClassVar = {"support": ("support", 0)}
 
     def __init__(self, channels: int = 1, sample_rate: int = 16000, *, support: int = 0) -> None:
         super().__init__(channels, sample_rate, support=support)
@@ -149,6 +156,7 @@ class Void(Baseline):
         genuine: np.ndarray,
         seed: int,
         tick: Tick = no_tick,
+        before: dict[str, Any] | None = None,
         cost: float = 10.0,
         gamma: float = 1 / VOID,
     ) -> dict[str, Any]:
@@ -181,7 +189,12 @@ class _Cue(Baseline):
         self.learnt(weights=torch.zeros(1), offset=torch.zeros(()))
 
     def learn(
-        self, features: Sequence[Tensor], genuine: np.ndarray, seed: int, tick: Tick = no_tick
+        self,
+        features: Sequence[Tensor],
+        genuine: np.ndarray,
+        seed: int,
+        tick: Tick = no_tick,
+        before: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         from sklearn.linear_model import LogisticRegression
 
