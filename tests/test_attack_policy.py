@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from streaming.attack.environment import Clip, Environment, Limits
-from streaming.attack.learning import attend, effects, expected, imitate, worth
+from streaming.attack.learning import attend, effects, expected, held_out, imitate, worth
 from streaming.attack.policy import ChoosyListener, ImitatingListener, Imitator, Listening
 from streaming.attack.pulses import Budget
 from streaming.attack.victims import ClassifierVictim
@@ -124,6 +124,7 @@ def test_effects_are_the_victims_own_answers():
     assert environment.victim.queries > 10
 
 
+@pytest.mark.slow
 def test_our_listener_learns_when_a_pulse_helps():
     """Where the attacker's gain follows from what was just heard, it is expected after training."""
     rng = np.random.default_rng(0)
@@ -139,6 +140,24 @@ def test_our_listener_learns_when_a_pulse_helps():
     found = np.concatenate([one[:-1] for one in expected(network, clips)])
     want = np.concatenate([one[1:] for one in maps])
     assert np.corrcoef(found, want)[0, 1] > 0.9
+
+
+@pytest.mark.slow
+def test_what_cannot_be_foreseen_is_not_foreseen():
+    """Effects that have nothing to do with the sound: what is said of unheard clips is their mean, not noise."""
+    rng = np.random.default_rng(0)
+    clips = [clip(k, 0.3) for k in range(16)]
+    maps = [rng.normal(-0.5, 1, 30).astype(np.float32) for _ in clips]
+    torch.manual_seed(0)
+    network = Listening(160, 24)
+    list(attend(network, clips, maps, delay=0, epochs=20, batch=4))
+    unseen = [clips[number] for number in held_out(len(clips))[1]]
+    found = np.concatenate(expected(network, unseen))
+    assert abs(found.mean() + 0.5) < 0.25
+    assert found.std() < 0.35
+    learnt, checked = held_out(100, seed=3)
+    assert sorted(learnt + checked) == list(range(100))
+    assert len(checked) == 25
 
 
 def test_the_bar_falls_with_time_and_with_pulses_left():

@@ -22,7 +22,7 @@ from remasc.shards import sealed, unsealed
 from streaming.attack.baselines import ATTACKS, REAL_TIME, Arsenal
 from streaming.attack.environment import Attempt, Clip, Environment
 from streaming.attack.expert import Evolution, expert, static
-from streaming.attack.learning import attend, effects, expected, imitate, worth
+from streaming.attack.learning import attend, effects, expected, held_out, imitate, worth
 from streaming.attack.policy import ChoosyListener, ImitatingListener, Imitator, Listening
 from streaming.attack.pulses import Budget
 from streaming.attack.victims import Victim, probability
@@ -254,7 +254,8 @@ class Campaign:
         )
         if curve:
             self.once(f"{name} curve", lambda: curve, False)
-        bar = worth(expected(network, training), limits.pulses, limits.gap)
+        unseen = [training[number] for number in held_out(len(training), self.plan.seed)[1]]
+        bar = worth(expected(network, unseen), limits.pulses, limits.gap)
         self._listeners[kind] = ChoosyListener(network, bar)
         return self._listeners[kind]
 

@@ -5,6 +5,7 @@ Shapes: B clips, N steps, n pulses. Lists of clips may have different lengths; w
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -59,6 +60,13 @@ def effects(environment: Environment, clip: Clip, stride: int = 3) -> np.ndarray
     return out
 
 
+def held_out(count: int, seed: int = 0, share: float = 0.25) -> tuple[list[int], list[int]]:
+    """Numbers of the clips that `attend` learns from, and of those it is checked on (all, where they are few)."""
+    order = np.random.default_rng([seed, count]).permutation(count).tolist()
+    kept = int(share * count)
+    return (order[kept:], order[:kept]) if kept >= 2 else (order, order)
+
+
 def attend(
     network: Listening,
     clips: Sequence[Clip],
@@ -70,10 +78,11 @@ def attend(
     rate: float = 2e-3,
     seed: int = 0,
 ) -> Iterator[float]:
-    """Fit `Listening` to the victim's own answers: at each step, what a pulse decided upon now would do. Each item
-    taken from it is the loss of one more epoch.
+    """Fit `Listening` to the victim's own answers: at each step, what a pulse decided upon now would do.
 
-    Step i is over when the pulse may begin, so it lands `delay` + 1 steps later; `maps` are `effects`.
+    Step i is over when the pulse may begin, so it lands `delay` + 1 steps later; `maps` are `effects`. Each item
+    taken from it is the loss, after one more epoch, on the `held_out` clips; in the end the weights of the best
+    epoch are back, and slope and offset are those that fit the held-out clips: few clips teach boldness.
     """
     steps, lengths = heard_steps(clips, network.arguments["step"])
     target = torch.full(steps.shape[:2], float("nan"))
@@ -81,7 +90,8 @@ def attend(
         later = torch.from_numpy(one[delay + 1 : 1 + delay + len(row)])
         row[: len(later)] = later
     asked = ~target.isnan()
-    scale = float(target[asked].std()) if asked.any() else 1.0
+    scale = max(float(target[asked].std()), 1e-6) if asked.sum() > 1 else 1.0
+    learnt, checked = (torch.tensor(numbers) for numbers in held_out(len(clips), seed))
 
     def loss_of(rows: Tensor) -> Tensor:
         longest = int(lengths[rows].max())
@@ -89,7 +99,27 @@ def attend(
         chosen = asked[rows, :longest]
         return nn.functional.huber_loss(found[chosen] / scale, target[rows, :longest][chosen] / scale)
 
-    return _fit(network, loss_of, len(clips), epochs, batch, rate, seed)
+    best, least = copy.deepcopy(network.state_dict()), np.inf
+    for _ in _fit(network, lambda rows: loss_of(learnt[rows]), len(learnt), epochs, batch, rate, seed):
+        with torch.no_grad():
+            loss = float(loss_of(checked))
+        if loss < least:
+            best, least = copy.deepcopy(network.state_dict()), loss
+        yield loss
+    network.load_state_dict(best)
+    with torch.no_grad():
+        found, _ = network(steps[checked])
+    _calibrate(network, found[asked[checked]], target[checked][asked[checked]])
+
+
+def _calibrate(network: Listening, found: Tensor, wanted: Tensor) -> None:
+    """Slope (0 or more) and offset by least squares."""
+    if len(found) < 3:
+        return
+    centred = found - found.mean()
+    slope = (centred * (wanted - wanted.mean())).sum() / centred.square().sum().clamp(min=1e-12)
+    network.slope.copy_(slope.clamp(min=0))
+    network.offset.copy_(wanted.mean() - network.slope * found.mean())
 
 
 @torch.no_grad()

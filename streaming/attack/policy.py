@@ -77,6 +77,9 @@ class Listening(nn.Module):
         self.inputs = nn.Linear(len(filters) + 2, hidden)
         self.gru = nn.GRU(hidden, hidden, batch_first=True)
         self.head = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        # what is said is `offset + slope * what was learnt`: set on clips that nothing was learnt from
+        self.register_buffer("offset", torch.zeros(()))
+        self.register_buffer("slope", torch.ones(()))
 
     def forward(self, steps: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """(B, N, s), state -> effects (B, N), state."""
@@ -91,7 +94,7 @@ class Listening(nn.Module):
         rise = torch.log(total[:, 1:] / total[:, :-1]).clamp(max=5)
         extra = torch.stack([place.expand(len(steps), -1), rise], dim=-1)
         hidden, memory = self.gru(torch.relu(self.inputs(torch.cat([levels, extra], dim=-1))), memory)
-        effects = self.head(hidden)[..., 0]
+        effects = self.offset + self.slope * self.head(hidden)[..., 0]
         return effects, (steps[:, -1], total[:, -1], count + steps.shape[1], memory)
 
 
