@@ -251,7 +251,9 @@ def _order(fit, channels: np.ndarray) -> Finding:
             for here, there in fit.moves
         )
         verb = "are swapped" if len(which) == 2 else "are out of order"
-        return Finding("order", "fault", f"{listed(which)} {verb} ({places})", which)
+        return Finding(
+            "order", "fault", f"{listed(which)} {verb} ({places}), or a mirror image of that", which
+        )
     if not fit.telling:
         detail = f"{len(channels)} microphones placed so have no order that delays could tell"
         return Finding("order", "unknown", detail)

@@ -42,6 +42,8 @@ class VadState:
         default_factory=lambda: [np.inf] * FLOOR_PARTS
     )  # least level of each half second
     counted: int = 0  # frames counted into the floor
+    waiting: float | None = None  # the level of the frame before, where it may be counted
+    sounding: bool = False  # whether the frame before was no digital silence
     voiced: bool = False
 
 
@@ -50,8 +52,8 @@ class EnergyVad:
 
     The level of a frame is the median over the microphones, so that one that is dead or screams decides
     nothing, of the power between 250 and 4000 Hz. The floor is the least level of the last 8 s: a pause lowers
-    it at once, and a noise that was switched on is taken for speech no longer than that. Frames of digital
-    silence are no floor: a microphone that wakes up is not a voice.
+    it, and a noise that was switched on is taken for speech no longer than that. Frames of digital silence are no
+    floor, nor are their neighbours, which it may have cut: a microphone that wakes up is not a voice.
 
     >>> vad = EnergyVad(16000)
     >>> noise = np.random.default_rng(0).normal(0, 1e-3, (2, 50 * vad.frame)).astype(np.float32)
@@ -90,13 +92,22 @@ class EnergyVad:
     def _step(self, level: float) -> bool:
         state = self.state
         if level > LOWEST_DB:
-            part, place = divmod(state.counted, PART_FRAMES)
-            part %= FLOOR_PARTS
-            state.parts[part] = level if place == 0 else min(level, state.parts[part])
-            state.counted += 1
+            if state.waiting is not None:
+                self._count(state.waiting)
+            state.waiting = level if state.sounding else None
+        else:
+            state.waiting = None
+        state.sounding = level > LOWEST_DB
         floor = min(state.parts)  # infinite before there was any sound
         state.voiced = level > max(floor + (OFF_DB if state.voiced else ON_DB), MIN_ON_DB)
         return state.voiced
+
+    def _count(self, level: float) -> None:
+        state = self.state
+        part, place = divmod(state.counted, PART_FRAMES)
+        part %= FLOOR_PARTS
+        state.parts[part] = level if place == 0 else min(level, state.parts[part])
+        state.counted += 1
 
 
 class Span(NamedTuple):

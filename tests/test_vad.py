@@ -81,6 +81,15 @@ def test_a_microphone_that_wakes_up_is_no_voice():
     assert len(voiced_frames(EnergyVad(16000), x)) == 0
 
 
+@pytest.mark.parametrize("cut", [1, 10, 100, 200, 319])
+def test_a_frame_that_silence_cut_is_no_floor(cut):
+    """A device that drops out leaves frames that are partly digital silence, far below the room's own noise."""
+    x = noise(0, 2, 16000 * 4)
+    for gap in (16000, 32000):
+        x[:, gap - cut : gap + 3200 + cut] = 0
+    assert len(voiced_frames(EnergyVad(16000), x)) == 0
+
+
 def spans(flags, flush=True, **settings):
     """All that a segmenter says of frames of speech, with the frame at which it says it."""
     segmenter = Segmenter(**(FRAMES | LOOKS | settings))
