@@ -11,7 +11,7 @@ import numpy as np
 
 from eval import words
 from eval.classes import figures_of, read_predictions
-from eval.page import POLICY, Picture, _picture
+from eval.page import Picture, _picture, document
 from eval.plots import _dress, _figure, _legend, _png
 from remasc.atomic import whole_file, write_text
 
@@ -49,7 +49,6 @@ def classes_page(
     figures: dict[str, Any], run: dict[str, Any], matrix: Picture, curves: list[bytes] | None, title: str
 ) -> str:
     """The whole document; needs nothing else."""
-    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">{escape(_subject(figures, run))}</p>',
@@ -67,14 +66,7 @@ def classes_page(
         body += ["<h2>Training</h2>", _picture(picture, "The dot marks the epoch that dev chose.")]
     if run:
         body.append(_made(run))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head>\n<body><main>\n"
-        + "\n".join(body)
-        + "\n</main></body></html>\n"
-    )
+    return document(title, body)
 
 
 def _subject(figures: dict[str, Any], run: dict[str, Any]) -> str:
@@ -145,8 +137,8 @@ def confusion_png(figures: dict[str, Any], *, dark: bool = False) -> bytes:
     """The confusion matrix, each row as shares of its class."""
     counts, classes = np.array(figures["confusion"]), figures["classes"]
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = min(12.0, 2.4 + 0.42 * len(classes))
-    figure, axes, _ = _figure(size, size * 0.92, dark)
+    size = min(12.0, max(6.4, 2.4 + 0.42 * len(classes)))
+    figure, axes, _ = _figure(size, size * 0.8, dark)
     axes.imshow(share, cmap="Blues" if not dark else "magma", vmin=0, vmax=1)
     if len(classes) <= 30:  # more than that nobody reads
         for (row, column), count in np.ndenumerate(counts):

@@ -176,3 +176,16 @@ def test_what_cannot_be_is_one_sentence(golden, small, call, says):
     with pytest.raises(ValueError, match=says) as caught:
         call(small, golden["state"])
     assert "\n" not in str(caught.value)
+
+
+def test_half_precision_keeps_the_losses():
+    torch.manual_seed(0)
+    network = SSAST(frames=64)
+    x, masked = torch.randn(2, 64, 128), torch.stack([torch.randperm(32)[:20] for _ in range(2)])
+    masked[1, 15:] = -1
+    with torch.no_grad():
+        plain = network.losses(x, masked)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = network.losses(x, masked)
+    for one, other in zip(plain, half, strict=True):
+        torch.testing.assert_close(other.float(), one, rtol=0.02, atol=0.02)

@@ -21,6 +21,8 @@ from remasc.sentences import quoted
 PICTURES = {"b0": 224, "b1": 240, "b2": 260}  # the size each variant was made for, in pixels
 FLOOR = 1e-7  # of the attention
 DROP_PATH = 0.2
+# How fast batch statistics follow: published 0.01, which needs a few hundred steps before they fit the weights
+STATISTICS = 0.1
 # timm's names of a block's parts and the published ones: without and with an expansion in front
 SEPARABLE = {
     "conv_dw": "_depthwise_conv",
@@ -61,7 +63,11 @@ class PSLA(nn.Module):
 
         self.planes = planes
         self.effnet = timm.create_model(
-            f"tf_efficientnet_{variant}", in_chans=planes, num_classes=0, drop_path_rate=DROP_PATH
+            f"tf_efficientnet_{variant}",
+            in_chans=planes,
+            num_classes=0,
+            drop_path_rate=DROP_PATH,
+            bn_momentum=STATISTICS,
         )
         _pad_as_for(self.effnet, PICTURES[variant])
         self.effnet.conv_stem.register_forward_hook(_channels_innermost)

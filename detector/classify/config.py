@@ -52,7 +52,7 @@ class ClassifyConfig:
         split_seed: Draws the splits where none are given: 60 : 20 : 20, disjoint in speakers where these are known.
         seed: Draws the initial weights, the order of the clips, and augmentation.
         device: auto, cpu, cuda or mps.
-        amp: Mixed precision on CUDA.
+        amp: Mixed precision on CUDA; of an AST also on a CPU that multiplies bfloat16.
         checkpoint_minutes: Save the state at least so often, besides every epoch; 0 = every step.
         resume: Go on where an interrupted run stopped; --no-resume throws its state away.
     """

@@ -71,7 +71,9 @@ class Fitting:
         self.optimizer = torch.optim.AdamW(
             parameters, lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        self.precision = Precision(self.device, config.amp)
+        # matrix products gain on a CPU, EfficientNet's small convolutions lose
+        on_cpu = network.architecture.backbone == "ast"
+        self.precision = Precision(self.device, config.amp, on_cpu=on_cpu)
         found = load_state(out, self.kept, self.optimizer, self.precision.scaler)
         # of `Best`, dev_eer is the share of dev that is classified wrongly
         self.position, self.best = found or (Position(), Best())

@@ -112,7 +112,7 @@ class _Run:
         self.examples, self.out, self.config = examples, out, config
         self.device = pick_device(config.device)
         self.network = network.to(self.device)
-        self.precision = Precision(self.device, config.amp)
+        self.precision = Precision(self.device, config.amp, on_cpu=True)
         self.optimizer = torch.optim.Adam(
             network.parameters(), lr=config.learning_rate, betas=BETAS, weight_decay=config.weight_decay
         )

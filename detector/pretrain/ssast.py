@@ -170,7 +170,9 @@ class SSAST(nn.Module):
 def info_nce(true: Tensor, guessed: Tensor, counted: Tensor) -> Tensor:
     """Patches (B, n, A), their predictions (B, n, A), which count (B, n) -> the mean of -log of the share that
     each patch's own prediction has among all predictions of its clip."""
-    products = (true @ guessed.transpose(1, 2)).masked_fill(~counted[:, None], torch.finfo(guessed.dtype).min)
+    with torch.autocast(guessed.device.type, enabled=False):  # half precision would round the products
+        products = true @ guessed.transpose(1, 2)
+    products = products.masked_fill(~counted[:, None], torch.finfo(products.dtype).min)
     own = products.log_softmax(dim=-1).diagonal(dim1=1, dim2=2)
     return -torch.where(counted, own, 0).sum() / counted.sum()
 
