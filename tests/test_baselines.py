@@ -27,7 +27,7 @@ from detector.baselines import (
     gmm,
     peers,
 )
-from detector.checkpoint import load_checkpoint
+from detector.checkpoint import load_checkpoint, save_checkpoint
 from detector.config import BASELINES as NAMES
 from detector.config import TrainConfig
 from detector.train import train
@@ -242,6 +242,20 @@ def test_single_channel_systems_hear_the_first_and_the_pairs_hear_all():
         assert (network.score(x, rate) == network.score(other, rate)) == (kind is Void)
     with pytest.raises(ValueError, match="has 1 channels; this gcc takes 2"):
         network.score(x[:1], rate)
+
+
+@pytest.mark.parametrize(
+    "network", [{"support": 3}, {"support": "x"}, {"support": 10**9}, {"suport": 3}, {"support": -1}, {}]
+)
+def test_a_config_of_another_size_is_one_sentence(network, tmp_path):
+    pairs, genuine = recordings(8)
+    folder = Void().fit(pairs, genuine).save(tmp_path / "saved")
+    config, state, run = load_checkpoint(folder)
+    run.pop("checksums")
+    save_checkpoint(folder, state, config | {"network": network}, run)
+    with pytest.raises(ValueError, match="does not fit its own config") as caught:
+        detector.load(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_what_cannot_be_fitted_or_scored_is_one_sentence():

@@ -142,3 +142,13 @@ def test_less_than_the_whole_schedule_is_said(finished):
     assert "UNDERTRAINED" in markdown(record)
     record["benchmark"]["split"] = "eval"
     assert "optimistic" not in markdown(record)
+
+
+def test_conditions_are_averaged_over_what_is_finished_on_all_of_them(finished):
+    record = json.loads((finished.out / "table.json").read_text())
+    void, bass = sorted(record["figures"], key=lambda entry: entry["system"], reverse=True)
+    other = {**void, "corpus": "held-out", "eer": void["eer"] + 0.2}
+    text = markdown(record | {"figures": [void, bass, other]})
+    means = text.split("## All conditions")[1]
+    assert f"| void | **{100 * (void['eer'] + 0.1):.1f} %** |" in means
+    assert "sub-bass" not in means
