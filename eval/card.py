@@ -25,9 +25,7 @@ from remasc.identity import scene_rng
 from remasc.protocol import partitions
 from remasc.schema import name_of
 from remasc.simulate.layout import by_file, read_scenes, scene_of
-from remasc.simulate.rooms import PRE, Emitter, responses, room_of
-from remasc.simulate.scenes import CONTENT_RATE
-from remasc.simulate.talkers import mouth
+from remasc.simulate.measures import scene_measures
 
 SAMPLE = 40  # scenes of each class whose responses and files are looked at
 FOLDER = "card"
@@ -126,7 +124,7 @@ def _sections(
         "",
         "Median and 5 to 95 % range of each class; a law that both classes share shows the same numbers.",
         "",
-        *_laws(scenes, files),
+        *_laws(corpus.name, scenes, files),
         "",
         "## Does it leak?",
         "",
@@ -167,7 +165,7 @@ def _counts(corpus: Corpus) -> list[str]:
     return lines
 
 
-def _laws(scenes: list[dict], files: dict[str, list[Recording]]) -> list[str]:
+def _laws(corpus_name: str, scenes: list[dict], files: dict[str, list[Recording]]) -> list[str]:
     laws: dict[str, tuple[str, Callable[[dict], Any]]] = {
         "level": ("dBFS", lambda s: s["level_dbfs"]),
         "speech-active SNR": ("dB", lambda s: s["noise"]["snr_db"]),
@@ -184,10 +182,14 @@ def _laws(scenes: list[dict], files: dict[str, list[Recording]]) -> list[str]:
         cells = [_range([v for s in part if (v := value(s)) is not None]) for part in classes.values()]
         lines.append(f"| {name} | {unit} | {' | '.join(cells)} |")
     some = {label: _some(part) for label, part in classes.items()}
-    cells = [_range([direct_to_reverberant(scene) for scene in part]) for part in some.values()]
-    lines.append(
-        f"| direct to reverberant, a mouth at the source ({SAMPLE} scenes) | dB | {' | '.join(cells)} |"
-    )
+    heard = {k: [scene_measures(scene, corpus_name) for scene in part] for k, part in some.items()}
+    for name, unit, key in (
+        ("T20 measured, 500 to 1000 Hz", "s", "rt60"),
+        ("direct to reverberant, of what speaks", "dB", "drr_db"),
+        ("clarity C50", "dB", "c50_db"),
+    ):
+        cells = [_range([row[key] for row in rows if np.isfinite(row[key])]) for rows in heard.values()]
+        lines.append(f"| {name} ({SAMPLE} scenes) | {unit} | {' | '.join(cells)} |")
     cells = [
         _range([bandwidth(files[s["scene_id"]][0]) for s in part if s["scene_id"] in files])
         for part in some.values()
@@ -206,17 +208,6 @@ def _range(values: Sequence[float]) -> str:
         return "-"
     low, middle, high = np.percentile(values, [5, 50, 95])
     return f"{middle:.3g} [{low:.3g}, {high:.3g}]"
-
-
-def direct_to_reverberant(scene: dict) -> float:
-    """Energy of the direct sound (2.5 ms around it) over all that follows, in dB, at the stand, of a mouth."""
-    room, stand = room_of(scene["room"]), np.array([scene["stand"]])
-    emitter = Emitter(np.array(scene["source"]), np.array(scene["facing"]), mouth)
-    response = responses(room, [emitter], stand, CONTENT_RATE, scene_rng("card", scene["scene_id"]))[0, 0]
-    first = PRE + round(scene["distance"] / room.speed_of_sound * CONTENT_RATE)
-    half = round(0.0025 * CONTENT_RATE)
-    direct = np.square(response[max(0, first - half) : first + half]).sum()
-    return float(10 * np.log10(direct / max(np.square(response).sum() - direct, 1e-12)))
 
 
 def bandwidth(recording: Recording) -> float:

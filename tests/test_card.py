@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from eval.card import bandwidth, direct_to_reverberant, keep_verdicts, read_scenes, write_card
+from eval.card import bandwidth, keep_verdicts, write_card
 from eval.probes import NOTHING, Verdict
 from remasc import Corpus
 from remasc.audio import write_wav
@@ -45,15 +45,6 @@ def test_what_the_probes_found_joins_the_card(corpus_root):
     scenes.write_text(before)
     (corpus_root / "probes.json").write_text("[1]")
     assert "Not probed yet" in write_card(corpus_root).read_text()
-
-
-def test_direct_sound_fades_with_distance(corpus_root):
-    scene = next(s for s in read_scenes(corpus_root) if s["room"]["kind"] != "outdoor")
-    near, far = ({**scene, "distance": d} for d in (0.5, 1.0))
-    for other, distance in ((near, 0.5), (far, 1.0)):
-        away = np.subtract(scene["source"], scene["stand"])
-        other["source"] = (np.array(scene["stand"]) + distance * away / np.linalg.norm(away)).tolist()
-    assert direct_to_reverberant(near) > direct_to_reverberant(far) + 2
 
 
 def test_bandwidth_is_where_the_power_ends(corpus_root, tmp_path):

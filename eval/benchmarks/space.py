@@ -1,0 +1,357 @@
+"""Whether space tells anything in a simulated corpus: `python -m eval.benchmarks.space ROOT ... --out FOLDER`.
+
+Four views of the same recordings, classified alike: the spectrum of channel 1 (single), the same with channel 1
+repeated as every microphone (dummy), what the microphones' covariance says without the spectrum (spatial), and
+both. Several ROOTs are several seeds of a recipe, or recipes that differ by one knob. Learnt on train, the
+classifier and its settings chosen on dev, eval scored once. Intervals are of trials drawn again, the differences of
+the same draws.
+
+The dummy control: where dummy gains 2 points or more on single (the upper bound), the comparison hears something
+else than space. The null control is a corpus of a recipe with `null = true`: all views owe 45 to 55 %.
+
+Shapes: M microphones, T samples, C planes, K bands, N frames, D facts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from eval.metrics import eer, percentile_interval
+from eval.probes import NOTHING
+from remasc import ARRAYS, Corpus, Recording, read_audio
+from remasc.atomic import whole_file, write_text
+from remasc.audio import resample
+from remasc.parallel import tracked, unordered
+from remasc.protocol import PARTITIONS, partitions
+from remasc.simulate.layout import by_file, read_scenes, scene_of
+
+VIEWS = ("single", "dummy", "spatial", "both")
+GAINS = (("single", "both"), ("dummy", "both"), ("single", "dummy"))
+DRAWS = 1000
+_CHUNK = 16
+# knobs that scenes have by themselves, and what a scene has of each
+KNOBS = {
+    "SNR (dB)": lambda scene: scene["noise"]["snr_db"],
+    "distance (m)": lambda scene: scene["distance"],
+    "RT60 at 1 kHz (s)": lambda scene: scene["room"]["rt60"][3],
+}
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is compared.
+
+    Args:
+        roots: Simulated corpora with train, dev and eval.
+        out: Folder of table.md and table.json.
+        array: Only this array; may be repeated. Default: all that are there.
+        cache: Folder of what was heard of each recording; default: OUT/facts.
+        workers: Processes; default: one per core.
+    """
+
+    roots: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    out: Path
+    array: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    cache: Path | None = None
+    workers: int | None = None
+
+
+def main(options: Space) -> None:
+    """Compare the views on every corpus and array, print and write the table."""
+    found = []
+    for root in options.roots:
+        corpus = Corpus.from_meta(root)
+        if not corpus.simulated:
+            raise ValueError(
+                f"{root}: was not simulated; space is shown on corpora of `replayguard simulate`"
+            )
+        present = [name for name in ARRAYS if any(r.array == name for r in corpus)]
+        for array in options.array or present:
+            found.append(compare(root, corpus, array, options))
+            write(options.out, found)
+    print((options.out / "table.md").read_text(encoding="utf-8"))
+
+
+def compare(root: Path, corpus: Corpus, array: str, options: Space) -> dict[str, Any]:
+    """The figures of one array of one corpus."""
+    parts = {name: list(part.filter(array=array)) for name, part in partitions(corpus).items()}
+    views, labels = facts(parts, array, options)
+    scores = {view: strongest({name: views[name, view] for name in PARTITIONS}, labels) for view in VIEWS}
+    truth = labels["eval"] == 1
+    draws = np.random.default_rng(0)
+    pairs = [_drawn(draws, truth) for _ in range(DRAWS)]
+    errors = {view: np.array([_eer(s.scores, truth, pair) for pair in pairs]) for view, s in scores.items()}
+    figures = {}
+    for view, found in scores.items():
+        point = float(eer(found.scores[truth], found.scores[~truth])[0])
+        figures[view] = {"eer": point, "interval": _interval(errors[view]), "classifier": found.name}
+    gains = {
+        f"{one} - {other}": {
+            "points": figures[one]["eer"] - figures[other]["eer"],
+            "interval": _interval(errors[one] - errors[other]),
+        }
+        for one, other in GAINS
+    }
+    return {
+        "corpus": corpus.card["name"],
+        "version": corpus.card["version"],
+        "protocol": corpus.card["recipe"]["protocol"],
+        "null": bool(corpus.card["recipe"].get("null")),
+        "array": array,
+        "trials": {name: [int((labels[name] == k).sum()) for k in (1, 0)] for name in PARTITIONS},
+        "views": figures,
+        "gains": gains,
+        "knobs": _knobs(root, parts["eval"], truth, scores),
+    }
+
+
+def _knobs(root: Path, recordings: list[Recording], truth: np.ndarray, scores: dict[str, Any]) -> list[dict]:
+    """EER of each view in the lower, middle and upper third of eval by what the scenes have of each knob."""
+    scenes = by_file(read_scenes(root))
+    rows = []
+    for knob, of in KNOBS.items():
+        values = np.array([of(scene_of(r.file_id, scenes)) for r in recordings])
+        edges = np.quantile(values, [0, 1 / 3, 2 / 3, 1])
+        for low, high in pairwise(edges):
+            kept = (values >= low) & (values <= high)
+            if min(truth[kept].sum(), (~truth[kept]).sum()) < 50:
+                continue
+            cells = {
+                view: float(eer(s.scores[kept & truth], s.scores[kept & ~truth])[0])
+                for view, s in scores.items()
+            }
+            rows.append(
+                {"knob": knob, "from": float(low), "to": float(high), "trials": int(kept.sum())} | cells
+            )
+    return rows
+
+
+# ---------------------------------------------------------------- what is heard
+
+
+def facts(
+    parts: dict[str, list[Recording]], array: str, options: Space
+) -> tuple[dict[tuple[str, str], np.ndarray], dict[str, np.ndarray]]:
+    """Facts (n, D) by partition and view, and labels (n,) by partition; kept on disk, for they take minutes."""
+    everything = [r for part in parts.values() for r in part]
+    told = "\n".join(f"{r.trial_id} {r.path.stat().st_size} {r.path.stat().st_mtime_ns}" for r in everything)
+    folder = options.cache or options.out / "facts"
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / f"{array}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.npz"
+    if not kept.is_file():
+        jobs = [(everything[i : i + _CHUNK], i) for i in range(0, len(everything), _CHUNK)]
+        rows: list[Any] = [None] * len(everything)
+        done = ((len(found), (first, found)) for first, found in unordered(_heard, jobs, options.workers))
+        for first, found in tracked(done, f"hearing {array}", len(everything), 0, True):
+            rows[first : first + len(found)] = found
+        columns = {view: np.array([row[view] for row in rows], np.float32) for view in rows[0]}
+        with whole_file(kept) as temporary, temporary.open("wb") as handle:
+            np.savez(handle, **columns)
+    with np.load(kept, allow_pickle=False) as columns:
+        heard = {view: columns[view] for view in ("spectrum", "copied", "spatial")}
+    joined = {
+        "single": heard["spectrum"],
+        "dummy": np.hstack([heard["spectrum"], heard["copied"]]),
+        "spatial": heard["spatial"],
+        "both": np.hstack([heard["spectrum"], heard["spatial"]]),
+    }
+    views, labels, first = {}, {}, 0
+    for name, part in parts.items():
+        for view, columns in joined.items():
+            views[name, view] = columns[first : first + len(part)]
+        labels[name] = np.array([int(r.label) for r in part])
+        first += len(part)
+    return views, labels
+
+
+def _heard(recordings: list[Recording], first: int) -> tuple[int, list[dict[str, np.ndarray]]]:
+    import torch
+
+    from detector.frontends.planes import CovariancePlanes
+
+    torch.set_num_threads(1)
+    front, out = CovariancePlanes(), []
+    for recording in recordings:
+        waveform, rate = read_audio(recording.path)
+        x = torch.from_numpy(np.ascontiguousarray(resample(waveform, rate, front.sample_rate)))
+        planes = front(x[None])[0].numpy()
+        copied = front(x[None, :1].expand(-1, len(x), -1))[0].numpy()
+        alone = front(x[None, :1])[0].numpy()[0]
+        out.append({"spectrum": spectrum(alone), "copied": space(copied), "spatial": space(planes)})
+    return first, out
+
+
+def _loud_and_quiet(level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the louder half of the frames and of the quietest fifth, by the mean level (K, N)."""
+    order = np.argsort(level.mean(axis=0))
+    return order[-max(3, len(order) // 2) :], order[: max(3, len(order) // 5)]
+
+
+def spectrum(level: np.ndarray) -> np.ndarray:
+    """What one channel tells, (5 K,): level per band (K, N) in loud frames, what the quiet ones lie below it, its
+    spread, its change from frame to frame, and how far the peaks stand out; without the overall level."""
+    loud, quiet = _loud_and_quiet(level)
+    shape = level - level.mean()
+    return np.concatenate(
+        [
+            shape[:, loud].mean(axis=1),
+            shape[:, quiet].mean(axis=1) - shape[:, loud].mean(axis=1),
+            level[:, loud].std(axis=1),
+            np.diff(level, axis=1).std(axis=1),
+            np.percentile(shape, 95, axis=1) - np.median(shape, axis=1),
+        ]
+    )
+
+
+def space(planes: np.ndarray) -> np.ndarray:
+    """What the covariance's invariants tell, (12 K,): each of the four spatial planes (C, K, N) in loud frames, in
+    quiet ones, and its spread in the loud ones."""
+    loud, quiet = _loud_and_quiet(planes[0])
+    return np.concatenate(
+        [
+            part
+            for plane in planes[1:5]
+            for part in (
+                plane[:, loud].mean(axis=1),
+                plane[:, quiet].mean(axis=1),
+                plane[:, loud].std(axis=1),
+            )
+        ]
+    )
+
+
+# ---------------------------------------------------------------- who decides
+
+
+@dataclass(frozen=True)
+class Found:
+    """Scores (n,) of eval, higher = genuine, and the classifier that dev chose."""
+
+    name: str
+    scores: np.ndarray
+
+
+def strongest(columns: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> Found:
+    """The best on dev of a linear discriminant, support vectors (two widths) and boosted trees, applied to eval."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.svm import SVC
+
+    middle, spread = columns["train"].mean(axis=0), columns["train"].std(axis=0)
+    told = spread > 1e-6
+    x = {name: (rows - middle)[:, told] / spread[told] for name, rows in columns.items()}
+    if not told.any():
+        return Found("none", np.random.default_rng(0).standard_normal(len(x["eval"])))
+    width = x["train"].shape[1]
+    candidates = {
+        "linear": LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
+        "support vectors": SVC(C=2.0, gamma=1 / width),
+        "support vectors, wide": SVC(C=2.0, gamma=0.3 / width),
+        "boosted trees": HistGradientBoostingClassifier(
+            max_iter=200, learning_rate=0.06, max_leaf_nodes=15, l2_regularization=1.0, random_state=0
+        ),
+    }
+    dev = labels["dev"] == 1
+
+    def error(model: Any) -> float:
+        scores = model.fit(x["train"], labels["train"]).decision_function(x["dev"])
+        return float(eer(scores[dev], scores[~dev])[0])
+
+    best = min(candidates, key=lambda name: error(candidates[name]))
+    return Found(best, candidates[best].decision_function(x["eval"]))
+
+
+def _drawn(rng: np.random.Generator, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    genuine, replay = np.flatnonzero(truth), np.flatnonzero(~truth)
+    return rng.choice(genuine, len(genuine)), rng.choice(replay, len(replay))
+
+
+def _eer(scores: np.ndarray, truth: np.ndarray, drawn: tuple[np.ndarray, np.ndarray]) -> float:
+    return float(eer(scores[drawn[0]], scores[drawn[1]])[0])
+
+
+def _interval(values: np.ndarray) -> list[float]:
+    return [float(v) for v in percentile_interval(values)]
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def write(out: Path, found: Sequence[dict[str, Any]]) -> None:
+    """table.json and table.md, whole, after each array: an interrupted comparison keeps what it has."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "table.json", json.dumps(list(found), indent=1) + "\n")
+    write_text(out / "table.md", markdown(found))
+
+
+def markdown(found: Sequence[dict[str, Any]]) -> str:
+    """The tables, each figure with its interval."""
+    lines = [
+        "# What one channel, space, and both tell (simulated)",
+        "",
+        "EER in % on eval [95 % interval over trials]; gains in points with the interval of the difference. "
+        "Classifiers of pooled facts (linear, support vectors, boosted trees), chosen on dev: "
+        "`python -m eval.benchmarks.space`.",
+        "",
+        "| corpus | array | eval trials | "
+        + " | ".join(VIEWS)
+        + " | both against single | both against dummy | "
+        "dummy against single |",
+        "|---|---|---|" + "---|" * (len(VIEWS) + len(GAINS)),
+    ]
+    for row in found:
+        genuine, replay = row["trials"]["eval"]
+        cells = [row["corpus"], row["array"], f"{genuine:,} + {replay:,}"]
+        cells += [_percent(row["views"][view]["eer"], row["views"][view]["interval"]) for view in VIEWS]
+        cells += [
+            _percent(row["gains"][f"{a} - {b}"]["points"], row["gains"][f"{a} - {b}"]["interval"])
+            for a, b in GAINS
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "Controls: " + " ".join(controls(found)), ""]
+    lines += ["| corpus | array | knob | from | to | trials | " + " | ".join(VIEWS) + " |", "|---" * 10 + "|"]
+    for row in found:
+        for cell in row["knobs"]:
+            figures = [f"{100 * cell[view]:.1f}" for view in VIEWS]
+            edges = [f"{cell['from']:.2f}", f"{cell['to']:.2f}", f"{cell['trials']:,}"]
+            lines.append(
+                "| " + " | ".join([row["corpus"], row["array"], cell["knob"], *edges, *figures]) + " |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def controls(found: Sequence[dict[str, Any]]) -> list[str]:
+    """A sentence on each control: dummy's gain everywhere, the band of the views where a corpus is null."""
+    out = []
+    for row in found:
+        where = f"{row['corpus']} {row['array']}"
+        top = row["gains"]["single - dummy"]["interval"][1]
+        out.append(
+            f"{where}: dummy gains at most {100 * top:.1f} points ({'holds' if top < 0.02 else 'FAILS'})."
+        )
+        if row["null"]:
+            low, high = NOTHING
+            outside = [
+                view
+                for view, cell in row["views"].items()
+                if cell["interval"][1] < low or cell["interval"][0] > high
+            ]
+            out.append(f"{where}: null control {'FAILS on ' + ', '.join(outside) if outside else 'holds'}.")
+    return out
+
+
+def _percent(value: float, interval: Sequence[float]) -> str:
+    return f"{100 * value:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Space, description=__doc__))
