@@ -388,6 +388,13 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(system, corpus, tmp_path
     with pytest.raises(KeyboardInterrupt):
         train(configs[1], progress=False)
     monkeypatch.setattr(BASELINES[system], "fit_features", real)
+    state = configs[1].out / "state.safetensors"
+    sound = state.read_bytes()
+    for damaged in (sound[:-1] + bytes([sound[-1] ^ 1]), sound[:100], b""):
+        state.write_bytes(damaged)
+        with pytest.raises(ValueError, match="not a state to go on from"):
+            train(configs[1], progress=False)
+    state.write_bytes(sound)
     resumed = train(configs[1], progress=False)
     (_, one, _), (_, other, _) = load_checkpoint(whole.folder), load_checkpoint(resumed.folder)
     assert one.keys() == other.keys()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def save_fit(folder: Path, network: Baseline, position: Position, best: Best) ->
     tensors = {f"network/{name}": value for name, value in copy_weights(network).items()}
     tensors |= {f"best/{name}": value for name, value in best.weights.items()} | {"scores": best.scores}
     chosen = {name: getattr(best, name) for name in ("epoch", "eer_epoch", "dev_eer", "dev_loss")}
-    facts = {"position": asdict(position), "best": chosen}
+    facts = {"position": asdict(position), "best": chosen, "crc32": _checksums(tensors)}
     with whole_file(folder / STATE) as temporary:
         save_file(tensors, temporary, metadata={"state": sealed(facts)})
 
@@ -104,6 +105,8 @@ def load_fit(folder: Path, network: Baseline) -> tuple[Position, Best]:
         with safe_open(folder / STATE, framework="pt") as file:
             facts = unsealed((file.metadata() or {})["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if facts["crc32"] != _checksums(tensors):
+            raise ValueError("the checksums of its tensors differ")
         parts = {"network": {}, "best": {}}
         for name, value in tensors.items():
             whose, _, plain = name.partition("/")
@@ -117,3 +120,7 @@ def load_fit(folder: Path, network: Baseline) -> tuple[Position, Best]:
         raise ValueError(
             f"{folder / STATE}: not a state to go on from ({reason(error)}); start anew with --no-resume"
         ) from None
+
+
+def _checksums(tensors: dict[str, Tensor]) -> dict[str, int]:
+    return {name: zlib.crc32(value.contiguous().reshape(-1).numpy()) for name, value in tensors.items()}
