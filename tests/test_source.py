@@ -91,7 +91,7 @@ def test_scikit_learn_and_the_stored_line_and_kernel_agree():
     assert Logistic.fit(values, target).logits(values)[:, 0] == pytest.approx(
         line.decision_function(scaled), abs=1e-3
     )
-    kernel = SVC(C=2.0, gamma=0.3 / values.shape[1], class_weight="balanced").fit(scaled, target)
+    kernel = SVC(C=4.0, gamma=1.0 / values.shape[1], class_weight="balanced").fit(scaled, target)
     fresh = values + 0.1 * rng.normal(size=values.shape).astype(np.float32)
     assert Kernel.fit(values, target).logits(fresh)[:, 0] == pytest.approx(
         kernel.decision_function(Scaling.of(values)(fresh)), abs=1e-3

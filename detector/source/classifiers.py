@@ -16,7 +16,7 @@ from detector.source.trees import Trees
 
 MOST = 4.0  # deviations: what lies farther out says no more, and cannot throw a line or a kernel off
 NEVER = 1e30  # the spread of a cue that never varied: it counts for nothing
-BOOSTS = (200, 50)  # trees of two classes; of each of more
+BOOSTS = (250, 60)  # trees of two classes; of each of more
 ROUNDS = 12  # pairs of orders in which the cues of a kernel machine become known
 
 
@@ -70,10 +70,10 @@ class Boosting:
         model = HistGradientBoostingClassifier(
             max_iter=rounds or BOOSTS[classes > 2],
             learning_rate=0.06,
-            max_leaf_nodes=8,
-            min_samples_leaf=20,
+            max_leaf_nodes=4,
+            min_samples_leaf=30,
             l2_regularization=5.0,
-            max_features=0.3,
+            max_features=0.2,
             early_stopping=False,
             class_weight="balanced",
             random_state=seed,
@@ -163,10 +163,10 @@ class Kernel(_Arrays):
     exact: ClassVar[str] = f"Shapley values over {2 * ROUNDS} drawn orders of the cues"
 
     @classmethod
-    def fit(cls, values: np.ndarray, target: np.ndarray, *, seed: int = 0, cost: float = 2.0) -> Self:
+    def fit(cls, values: np.ndarray, target: np.ndarray, *, seed: int = 0, cost: float = 4.0) -> Self:
         from sklearn.svm import SVC
 
-        scaling, gamma = Scaling.of(values), 0.3 / values.shape[1]
+        scaling, gamma = Scaling.of(values), 1.0 / values.shape[1]
         scaled = scaling(values).astype(np.float32)
         count = int(target.max()) + 1
         weights, offsets = np.zeros((1 if count == 2 else count, len(scaled))), []

@@ -11,7 +11,6 @@ import numpy as np
 
 from detector.source.cues import NAMES, VERSION, cues_of
 from remasc import Label, Recording, get_array, read_audio
-from remasc.atomic import write_text
 from remasc.parallel import checked_workers, tracked, unordered
 from remasc.schema import SourceRecorder, name_of
 from remasc.shards import sealed, unsealed
@@ -158,18 +157,20 @@ def _heard(name: str, recordings: Sequence[Recording]) -> list[tuple[str, list[f
 
 
 def _kept(path: Path, width: int) -> dict[str, list[float | None]]:
-    """Sound lines of an earlier measurement; where some were not, the file is written anew without them."""
+    """The sound lines of an earlier measurement. Those that are not stay where they are and are not believed; a
+    line that was torn is ended, so that the next one stands alone."""
     if not path.is_file():
         return {}
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    rows = []
-    for line in filter(None, lines):
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if text and not text.endswith("\n"):
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write("\n")
+    found = {}
+    for line in filter(None, text.split("\n")):
         try:
             row = unsealed(line)
         except (ValueError, RecursionError):
             continue
         if len(row.get("values", ())) == width:
-            rows.append(row)
-    if len(rows) != len(lines) - 1:
-        write_text(path, "".join(sealed(row) + "\n" for row in rows))
-    return {row["trial"]: row["values"] for row in rows}
+            found[row["trial"]] = row["values"]
+    return found

@@ -4,7 +4,7 @@ joins the model with the replay detector. The same seed gives the same model."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ class Partition:
 
 
 def train(config: SourceConfig, progress: bool = True) -> Path:
-    """Train as the config says; returns the model's folder. ValueError where a partition lacks a class."""
+    """Train as the config says; returns the model's folder. Beside the cues, in the cache, lies protocol.tsv with
+    the trials. ValueError where a partition lacks a class."""
     corpus = Corpus.from_meta(config.corpus)
     parts = pick(corpus, config.array, {"train": config.train, "dev": config.dev})
     cache = config.cache or config.out.with_name(config.out.name + ".cues")
@@ -52,16 +53,20 @@ def train(config: SourceConfig, progress: bool = True) -> Path:
         for name, part in parts.items()
     }
     model = fit(measured["train"], measured["dev"], config.classifier, seed=config.seed, p_fa=config.p_fa)
-    record = provenance(corpus, measured) | {"seed": config.seed, "array": config.array}
-    model = SourceModel(model.heads, model.human, model.config, model.run | record)
-    folder = model.save(config.out)
-    write_protocol(folder / "protocol.tsv", {name: corpus.replace(part) for name, part in parts.items()})
-    return folder
+    trials = {name: corpus.replace(part) for name, part in parts.items()}
+    record = provenance(corpus, measured) | {
+        "seed": config.seed,
+        "array": config.array,
+        "protocol_sha256": write_protocol(cache / "protocol.tsv", trials),
+    }
+    return SourceModel(model.heads, model.human, model.config, model.run | record).save(config.out)
 
 
-def pick(corpus: Corpus, array: str, counts: dict[str, int]) -> dict[str, list[Recording]]:
-    """The recordings of each partition, at most so many of each (0 = all)."""
-    parts = partitions(corpus)
+def pick(
+    corpus: Corpus, array: str, counts: dict[str, int], parts: Mapping[str, Corpus] | None = None
+) -> dict[str, list[Recording]]:
+    """The recordings of each partition (the corpus's own, or `parts`), at most so many of each (0 = all)."""
+    parts = parts or partitions(corpus)
     picked = {}
     for name, count in counts.items():
         part = parts[name] if array == "all" else parts[name].filter(array=array.split(","))

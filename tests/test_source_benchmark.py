@@ -1,0 +1,93 @@
+"""The scripts that measure source identification: their laws on tables where the truth is known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from detector.source import classifiers
+from detector.source.cues import JUDGED
+from detector.source.training import fit
+from eval.benchmarks import source, source_attacks
+from eval.benchmarks.cues import made_up
+from remasc import get_array
+from tests.test_source import table
+
+
+@pytest.fixture(scope="module")
+def model():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifiers, "BOOSTS", (30, 10))  # quick
+        return fit(table(), table(seed=1))
+
+
+def test_the_group_that_carries_the_decision_is_found(model):
+    rises = source.importance(table(seed=2), model)
+    assert next(iter(rises)) == "edges"
+    assert rises["edges"] > 0.2
+    assert max(abs(rise) for group, rise in rises.items() if group != "edges") < 0.05
+
+
+def test_the_confusion_matrix_counts_every_trial_once(model):
+    part = table(seed=2)
+    llr = model.calibration.llr(model.score(part.inputs("boosting")))
+    found = source.kinds(part, model, llr)
+    matrix = np.array(found["confusion"])
+    assert matrix.sum() == len(part.cues)
+    assert matrix[found["names"].index("human")].sum() == part.cues.genuine.sum()
+    assert found["accuracy"] == pytest.approx(np.trace(matrix) / matrix.sum())
+    assert found["family_accuracy_of_devices"] > found["family_chance"] + 0.2
+    json.dumps(found)
+
+
+def test_a_paired_gain_is_seen_where_there_is_one_alone():
+    rng, genuine = np.random.default_rng(0), np.arange(2000) % 2 == 0
+    weak = 1.0 * genuine + rng.normal(size=2000)
+    better = weak + 1.0 * genuine
+    assert source.paired(weak, better, genuine, None)["excludes_zero"]
+    assert not source.paired(weak, weak + 1e-9 * rng.normal(size=2000), genuine, None)["excludes_zero"]
+    assert source.paired(better, weak, genuine, None)["gain"] < 0
+
+
+def test_rates_hold_their_interval():
+    rng, genuine = np.random.default_rng(1), np.arange(800) % 2 == 0
+    found = source.rates(2.0 * genuine - 1 + rng.normal(size=800), genuine, None)
+    assert found["eer_low"] <= found["eer"] <= found["eer_high"]
+    assert found["eer_high"] - found["eer_low"] < 0.1
+
+
+def test_eval_is_scored_once(tmp_path):
+    (tmp_path / "results.json").write_text('{"eval": {}}')
+    with pytest.raises(ValueError, match="scored once"):
+        source.main(source.Options(tmp_path, tmp_path, final=True))
+
+
+def test_a_hidden_command_is_faster_noise_of_the_same_level():
+    t = np.arange(32000) / 16000
+    voice = (0.1 * sum(np.sin(2 * np.pi * 120 * k * t) / k for k in range(1, 20))).astype(np.float32)
+    found = source_attacks.hidden(voice, 16000, np.random.default_rng(0), faster=1.4)
+    assert len(found) == pytest.approx(len(voice) / 1.4, rel=0.02)
+    assert found.std() == pytest.approx(voice.std(), rel=0.05)
+    middle = slice(4000, 18000)
+    lag = round(16000 / 120)
+    for x, periodic in ((voice, True), (found, False)):
+        x = x[middle] - x[middle].mean()
+        assert (np.corrcoef(x[:-lag], x[lag:])[0, 1] > 0.8) == periodic
+
+
+@pytest.mark.parametrize("name", source_attacks.ATTACKS)
+def test_every_attack_is_a_recipe(name):
+    recipe = source_attacks.recipe_of(name, source_attacks.ATTACKS[name], "dev", 12)
+    assert recipe.pairs == {"train": 0, "dev": 12, "eval": 0}
+
+
+def test_the_made_up_command_is_what_is_promised():
+    command = made_up(get_array("D4"), 3.0)
+    assert command.shape == (7, 48000)
+    assert np.abs(command).max() == pytest.approx(0.3)
+
+
+def test_the_neural_head_reads_embeddings_and_the_others_cues():
+    part = table()
+    assert part.inputs("neural").shape[1] == 6
+    assert part.inputs("boosting").shape[1] == len(JUDGED)
