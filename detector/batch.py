@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,10 +26,10 @@ FEW = 24  # below this many files a second process costs more than it saves
 
 @functools.lru_cache(maxsize=2)
 def _worker_detector(name: str):
-    import torch
-
-    torch.set_num_threads(1)
-    return load(name)
+    loaded = load(name)
+    if "torch" in sys.modules:  # an exported detector does without it
+        sys.modules["torch"].set_num_threads(1)
+    return loaded
 
 
 def _judge_chunk(name: str, chunk: Sequence[tuple[str, str, str | None]], options: dict) -> list[Judgement]:
@@ -182,8 +183,8 @@ def _fingerprint(detector: str) -> str:
     """Changes whenever the detector's weights or calibration do."""
     loaded = load(detector)
     digest = hashlib.sha256(json.dumps([loaded.config, loaded.run], sort_keys=True, default=str).encode())
-    for name, tensor in sorted(loaded.network.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    for name, content in loaded.weights():
+        digest.update(name.encode() + content)
     return digest.hexdigest()
 
 

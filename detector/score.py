@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from detector import quality
 from detector.calibration import Calibration, probability
-from detector.checkpoint import load_checkpoint
 from detector.systems import Specification, build_network
 from remasc import MicArray, get_array, read_audio
 from remasc.audio import resample
 from remasc.sentences import quoted, reason
+
+if TYPE_CHECKING:
+    import torch  # imported when a checkpoint is loaded: an exported detector judges without it
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -130,6 +133,11 @@ class Detector:
             detail = (error.strerror if isinstance(error, OSError) else None) or str(error)
             return Judgement(trial, None, None, None, "undecided", "unreadable", detail)
 
+    def weights(self) -> Iterator[tuple[str, bytes]]:
+        """What it learnt, by name: detectors are one where these, their config and their run are."""
+        for name, tensor in sorted(self.network.state_dict().items()):
+            yield name, tensor.cpu().numpy().tobytes()
+
     def _checked(self, waveform: np.ndarray, sample_rate: int, array: MicArray | str | None) -> np.ndarray:
         waveform = _samples(waveform)
         if not np.isfinite(waveform).all():
@@ -145,17 +153,19 @@ class Detector:
         self.specification.check(len(waveform), array)
         return waveform
 
-    @torch.inference_mode()
-    def _logit(self, waveform: np.ndarray, sample_rate: int) -> torch.Tensor:
+    def _logit(self, waveform: np.ndarray, sample_rate: int) -> float:
+        import torch
+
         waveform = resample(waveform, sample_rate, self.specification.sample_rate)
         x = torch.from_numpy(self.specification.channels_of(np.ascontiguousarray(waveform)))
         device = next(self.network.parameters()).device
-        return self.network(x[None].to(device))[0]
+        with torch.inference_mode():
+            return float(self.network(x[None].to(device))[0])
 
 
 def _samples(waveform: np.ndarray) -> np.ndarray:
     """(M, T) float32; ValueError on any other shape."""
-    if isinstance(waveform, torch.Tensor):
+    if hasattr(waveform, "detach"):  # a tensor
         waveform = waveform.detach().cpu().numpy()
     waveform = np.array(waveform, dtype=np.float32)  # a copy: the caller's may be read-only
     if waveform.ndim != 2 or waveform.size == 0:
@@ -166,7 +176,7 @@ def _samples(waveform: np.ndarray) -> np.ndarray:
 
 
 def load(path_or_name: str | Path = "default", *, device: str = "cpu") -> Detector:
-    """A detector by its bundled name ("default") or from a checkpoint folder.
+    """A detector by its bundled name ("default"), from a checkpoint folder or from the folder of an export.
 
     Raises ValueError with one sentence where the name is unknown or the folder does not hold a sound checkpoint.
     """
@@ -180,6 +190,12 @@ def load(path_or_name: str | Path = "default", *, device: str = "cpu") -> Detect
             f"no detector {str(path_or_name)!r}{hint}; expected a bundled one ({', '.join(names)}) or the "
             "folder of a checkpoint"
         )
+    from detector.runtime import is_exported, open_exported
+
+    if is_exported(folder):
+        return open_exported(folder)
+    from detector.checkpoint import load_checkpoint
+
     config, state, run = load_checkpoint(folder)
     try:
         detector = Detector(_network(config, state), config, run)
@@ -194,6 +210,8 @@ def load(path_or_name: str | Path = "default", *, device: str = "cpu") -> Detect
 
 def _network(config: dict, state: dict[str, torch.Tensor]) -> torch.nn.Module:
     """The network of a config with these weights; nothing is allocated on the config's word alone."""
+    import torch
+
     with torch.device("meta"):
         promised = build_network(config).state_dict()
     for name in promised.keys() | state.keys():

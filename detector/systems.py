@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 import warnings
 from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
 
 from detector.config import ANY_ARRAY, BASELINES
 from remasc import MicArray
 from remasc.arrays import get_array
 from remasc.sentences import is_name, quoted
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # How a system picks the network's channels from a recording's.
 CHANNELS = {

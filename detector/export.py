@@ -1,0 +1,264 @@
+"""The compact detector as ONNX, for machines without torch; `detector.runtime` hears with it.
+
+The network goes from planes to a score; the planes are made by NumPy (`detector.frontends.portable`), so that one
+file serves any number of microphones. Before anything is written the export must agree with the detector.
+Shapes: B batch, K bands, N frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from detector.batch import judge_all
+from detector.frontends.portable import PlaneSettings, planes
+from detector.runtime import FORMAT, MANIFEST, NETWORK, OnnxDetector, seal
+from detector.score import Detector, load
+from detector.shipped import DETECTOR, DevScores
+from remasc import Corpus, Label, Recording
+from remasc.audio import resample
+from remasc.protocol import partitions
+
+OPSET = 20
+TOLERANCE = 1e-5  # |a - b| <= TOLERANCE max(1, |b|)
+LEFT_OUT = ("curves", "checksums")  # of run.json: how it was trained, not what it does
+CLIPS = 200  # recordings of train that show int8 how large the numbers are
+
+
+def export(
+    detector: str | Path, out: str | Path, *, int8: str | Path | None = None, progress: bool = True
+) -> Path:
+    """Write the export of a compact detector into the folder `out`; returns it.
+
+    With `int8`, the root of a corpus, weights and activations have 8 bits: their ranges are measured on its train
+    recordings, threshold and calibration are fitted anew on its dev, and both error rates are kept in the manifest.
+    """
+    loaded, out = load(detector), Path(out)
+    network = _compact(loaded)
+    if out.exists() and (not out.is_dir() or ({p.name for p in out.iterdir()} - {MANIFEST, NETWORK})):
+        raise ValueError(f"{out} holds something else; give a new folder, or that of an earlier export")
+    content = network_onnx(network)
+    manifest = _manifest(loaded, network)
+    manifest["parity"] = parity(network, content)
+    if int8 is not None:
+        content, manifest = _quantised(content, manifest, str(detector), Path(int8), out, progress)
+    _write(out, content, manifest)
+    return out
+
+
+class _Scores(nn.Module):
+    """(B, 6, K, N), lengths (B,) -> scores (B,)."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, planes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        logits = self.network.logits(planes, lengths)
+        return logits[:, 0] - logits[:, 1]
+
+
+def network_onnx(network: nn.Module) -> bytes:
+    """The network behind the planes as an ONNX file, any batch and any number of frames."""
+    exporter = _exporter()
+    front = network.front
+    frames = 4 * front.min_frames
+    example = (torch.randn(2, front.count, front.bands, frames), torch.tensor([frames, frames - 5]))
+    batch, length = torch.export.Dim("batch", max=4096), torch.export.Dim("frames", min=front.min_frames)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        program = exporter(
+            _Scores(network).eval(), example, dynamo=True, opset_version=OPSET, verbose=False,
+            input_names=["planes", "lengths"], output_names=["score"],
+            dynamic_shapes={"planes": {0: batch, 3: length}, "lengths": {0: batch}},
+        )  # fmt: skip
+    return program.model_proto.SerializeToString()
+
+
+def parity(network: nn.Module, content: bytes, seeds: Iterable[int] = range(8)) -> dict[str, float]:
+    """The largest |onnx - torch| / max(1, |torch|) over random recordings of 1 to 8 microphones: of the network on
+    the same planes, and of the whole way, each with its own. RuntimeError where one is too large.
+
+    The planes' own difference is float32's: in a recording almost without noise what a single source leaves is a
+    small difference of large numbers.
+    """
+    session, settings = _open(content), PlaneSettings(**network.front.settings())
+    worst = {"network": 0.0, "whole": 0.0}
+    for seed in seeds:
+        x = _recording(seed)
+        heard = planes(x, settings)
+        feed = {"planes": heard[None], "lengths": np.array([heard.shape[-1]], dtype=np.int64)}
+        got = float(session.run(["score"], feed)[0][0])
+        with torch.inference_mode():
+            logits = network.logits(torch.from_numpy(heard)[None])[0]
+            wanted = {
+                "network": float(logits[0] - logits[1]),
+                "whole": float(network(torch.from_numpy(x)[None])[0]),
+            }
+        for name, want in wanted.items():
+            worst[name] = max(worst[name], abs(got - want) / max(1.0, abs(want)))
+    if not (worst["network"] <= TOLERANCE and worst["whole"] <= 10 * TOLERANCE):
+        raise RuntimeError(f"the export differs from the detector ({worst}); nothing was written")
+    return worst
+
+
+def _recording(seed: int) -> np.ndarray:
+    """A source with the microphones' own noise 20 dB below it, (M, T) float32."""
+    g = np.random.default_rng(seed)
+    samples = int(g.integers(1000, 60000))
+    source = g.standard_normal(samples) * np.abs(np.sin(np.arange(samples) / 3000))
+    x = np.stack([np.roll(source, m) for m in range(seed % 8 + 1)])
+    return (0.1 * x + 0.01 * g.standard_normal(x.shape)).astype(np.float32)
+
+
+def _compact(loaded: Detector) -> nn.Module:
+    network = getattr(loaded, "network", None)
+    if network is None or not hasattr(getattr(network, "front", None), "settings"):
+        raise ValueError(
+            f"{loaded.specification.system} is not exported, or is an export already; give a checkpoint of the "
+            "compact detector"
+        )
+    return network.cpu().eval()
+
+
+def _exporter() -> Any:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"exporting needs {', '.join(missing)}; install what is missing by `pip install replayguard[export]`"
+        )
+    return torch.onnx.export
+
+
+def _open(content: bytes) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+def _manifest(loaded: Detector, network: nn.Module) -> dict[str, Any]:
+    run = {name: value for name, value in loaded.run.items() if name not in LEFT_OUT}
+    return {
+        "format": FORMAT,
+        "precision": "float32",
+        "specification": loaded.specification.as_dict(),
+        "training": loaded.config.get("training", {}),
+        "planes": network.front.settings(),
+        "run": run,
+        "of": loaded.run.get("checksums", {}),
+    }
+
+
+def _write(out: Path, content: bytes, manifest: dict[str, Any]) -> None:
+    """The folder appears whole; an older export is replaced, its manifest last."""
+    manifest = manifest | {"sha256": hashlib.sha256(content).hexdigest()}
+    manifest["seal"] = seal(manifest)
+    OnnxDetector(content, manifest)  # what does not open is not written
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    try:
+        temporary.chmod(0o755)
+        (temporary / NETWORK).write_bytes(content)
+        (temporary / MANIFEST).write_text(
+            json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+        )
+        if out.exists():
+            for name in (NETWORK, MANIFEST):
+                os.replace(temporary / name, out / name)
+        else:
+            os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _quantised(
+    content: bytes, manifest: dict[str, Any], detector: str, corpus: Path, out: Path, progress: bool
+) -> tuple[bytes, dict[str, Any]]:
+    """The network with 8 bits, and a manifest with its own threshold, calibration and dev EER."""
+    parts = _partitions(manifest, corpus)
+    settings = PlaneSettings(**manifest["planes"])
+    content = int8_onnx(content, _spread(parts["train"], CLIPS), settings)
+    manifest = manifest | {"precision": "int8"}
+    run = dict(manifest["run"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".judging.", suffix=".partial", dir=out.parent) as scratch:
+        _write(Path(scratch) / "int8", content, manifest)
+        before = _dev_scores(detector, parts["dev"])
+        after = _dev_scores(str(Path(scratch) / "int8"), parts["dev"])
+    calibration, p_fa = after.calibration(), (run.get("threshold") or {}).get("p_fa")
+    threshold = None if p_fa is None else after.threshold(p_fa)
+    run["calibration"] = None if calibration is None else calibration.as_dict()
+    run["threshold"] = None if threshold is None else {"score": threshold, "p_fa": p_fa}
+    run["dev_eer_shipped"] = after.eer()
+    told = {"corpus": corpus.name, "dev_trials": len(parts["dev"]), "dev_eer_float32": before.eer(),
+            "dev_eer_int8": after.eer(), "clips": min(CLIPS, len(parts["train"]))}  # fmt: skip
+    return content, manifest | {"run": run, "int8": told}
+
+
+def int8_onnx(content: bytes, recordings: list[Recording], settings: PlaneSettings) -> bytes:
+    """Convolutions and matrix products with 8-bit weights (per output channel) and activations; ranges are those
+    that the recordings show."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(recordings)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            from remasc import read_audio
+
+            recording = next(self.left, None)
+            if recording is None:
+                return None
+            waveform, rate = read_audio(recording.path, seconds=4.0)
+            heard = planes(resample(waveform, rate, settings.sample_rate), settings)
+            return {"planes": heard[None], "lengths": np.array([heard.shape[-1]], dtype=np.int64)}
+
+    with tempfile.TemporaryDirectory(prefix="replayguard-") as scratch:
+        target = Path(scratch) / NETWORK
+        quantize_static(
+            onnx.load_from_string(content), target, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"], activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )  # fmt: skip
+        return target.read_bytes()
+
+
+def _partitions(manifest: dict[str, Any], root: Path) -> dict[str, Corpus]:
+    """Parted as for the detector's training, so that dev is what it did not learn from."""
+    training = manifest["training"]
+    return partitions(
+        Corpus.from_meta(root),
+        dev_share=float(training.get("dev_share", 0.2)),
+        seed=int(training.get("protocol_seed", 0)),
+    )
+
+
+def _spread(recordings: Corpus, count: int) -> list[Recording]:
+    """`count` of the recordings, evenly over the list."""
+    if not len(recordings):
+        raise ValueError(
+            "the corpus has no train recordings to measure ranges on; give the one it was trained on"
+        )
+    return [recordings[int(i)] for i in np.linspace(0, len(recordings) - 1, min(count, len(recordings)))]
+
+
+def _dev_scores(detector: str, recordings: Corpus) -> DevScores:
+    jobs = [(r.trial_id, str(r.path), r.array) for r in recordings]
+    found = list(judge_all(detector, jobs, options={"threshold": 0.0}))
+    scores = np.array([np.nan if one.score is None else one.score for one in found], dtype=np.float64)
+    genuine = np.array([r.label is Label.GENUINE for r in recordings])
+    return DevScores(scores, genuine, tuple(one.reason for one in found), DETECTOR)

@@ -1,0 +1,132 @@
+"""An exported detector: ONNX for the network, NumPy for what comes before it; torch is not imported.
+
+An export is a folder: `detector.json` (specification, planes, calibration, threshold, provenance, the SHA-256 of
+the other file) and `network.onnx` (planes (B, 6, K, N) and lengths (B,) in, scores (B,) out). `detector.export`
+writes it, `detector.load` opens it, and what judges is the same `Detector.judge`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detector.calibration import Calibration
+from detector.frontends.portable import PlaneSettings, planes
+from detector.score import Detector, _threshold
+from detector.systems import Specification
+from remasc.audio import resample
+from remasc.sentences import quoted, reason
+
+FORMAT = 1
+MANIFEST, NETWORK = "detector.json", "network.onnx"
+MAX_BYTES = {MANIFEST: 2**20, NETWORK: 2**28}
+PRECISIONS = ("float32", "int8")
+
+
+class OnnxDetector(Detector):
+    """`Detector` on onnxruntime, of what `network.onnx` and `detector.json` hold."""
+
+    def __init__(self, network: bytes, manifest: dict[str, Any]):
+        self.config = {"specification": manifest["specification"], "training": manifest.get("training", {})}
+        self.run = manifest["run"]
+        self.specification = Specification.from_dict(manifest["specification"])
+        calibration = self.run.get("calibration")
+        self.calibration = None if calibration is None else Calibration(**calibration)
+        self.threshold = _threshold(self.run.get("threshold"))
+        self.planes = PlaneSettings(**manifest["planes"])
+        if self.planes.sample_rate != self.specification.sample_rate:
+            raise ValueError("its planes have another sample rate than its specification")
+        self.precision = manifest["precision"]
+        self.sha256 = hashlib.sha256(network).hexdigest()
+        self.session = _session(network)
+
+    def weights(self) -> Iterator[tuple[str, bytes]]:
+        yield NETWORK, self.sha256.encode()
+
+    def _logit(self, waveform: np.ndarray, sample_rate: int) -> float:
+        waveform = resample(waveform, sample_rate, self.specification.sample_rate)
+        heard = planes(self.specification.channels_of(np.ascontiguousarray(waveform)), self.planes)
+        lengths = np.array([heard.shape[-1]], dtype=np.int64)
+        (scores,) = self.session.run(["score"], {"planes": heard[None], "lengths": lengths})
+        return float(scores[0])
+
+
+def is_exported(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()
+
+
+def open_exported(folder: Path) -> OnnxDetector:
+    """The detector of an export's folder; ValueError of one sentence where it is not sound."""
+    content = _read(folder / MANIFEST)
+    try:
+        manifest = json.loads(content.decode("utf-8"), parse_constant=_no_constant)
+        if not isinstance(manifest, dict):
+            raise ValueError("no object")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{folder / MANIFEST}: not readable as JSON ({reason(error)}); export it anew"
+        ) from None
+    if manifest.get("format") != FORMAT:
+        raise ValueError(
+            f"{folder / MANIFEST}: format {quoted(manifest.get('format'))}; this version reads {FORMAT}, export "
+            "the detector anew"
+        )
+    if manifest.get("seal") != seal(manifest):
+        raise ValueError(
+            f"{folder / MANIFEST}: altered since it was written (its checksum differs); export it anew"
+        )
+    network = _read(folder / NETWORK)
+    if hashlib.sha256(network).hexdigest() != manifest["sha256"]:
+        raise ValueError(
+            f"{folder / NETWORK}: not the file that {MANIFEST} was written with; copy the whole folder"
+        )
+    try:
+        return OnnxDetector(network, manifest)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{folder}: the export does not fit its own {MANIFEST} ({reason(error)}); export it anew"
+        ) from None
+
+
+def seal(manifest: dict[str, Any]) -> str:
+    """The SHA-256 of a manifest's content without its own seal."""
+    content = {name: value for name, value in manifest.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _session(network: bytes) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError(
+            f"an exported detector runs on onnxruntime, which is not here ({reason(error)}); install it by "
+            "`pip install onnxruntime`"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # it is small: more would only wait
+    options.enable_cpu_mem_arena = False  # memory is given back: commands have many lengths
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has an exception of its own for each kind of damage
+        raise ValueError(
+            f"{NETWORK}: onnxruntime cannot open it ({reason(error)}); export the detector anew"
+        ) from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES[path.name]:
+            raise ValueError(f"{path}: larger than any such file; expected an exported detector")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise ValueError(f"{path}: not there; an export holds {MANIFEST} and {NETWORK}") from None
+
+
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is no finite number")
