@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -174,6 +175,9 @@ def _study(geometry: Any) -> Any:
 @contextlib.contextmanager
 def _stopped_by_signals(sound: Any) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the sound, so that what was heard is still judged; a second one ends at once."""
+    if threading.current_thread() is not threading.main_thread():  # where signals cannot be taken
+        yield
+        return
 
     def stop(number: int, _frame: object) -> None:
         signal.signal(number, before[number])

@@ -23,6 +23,7 @@ from streaming.notices import Notice
 BLOCK_SECONDS = 0.01
 RING_SECONDS = 10.0  # how long the listener may be away
 POLL_SECONDS = 0.005
+TOLD_SECONDS = 1.0  # a machine that loses samples all the time says so once a second
 FROZEN_SECONDS = 0.5  # without a turn for this thread: a suspended machine, a debugger
 STALLED_SECONDS = 3.0  # so long without a sample, and the device counts as gone
 WAIT_SECONDS = (0.25, 8.0)  # before the first and, doubled each time, at most before a later attempt
@@ -36,19 +37,20 @@ class Pace:
     rate: int
     since: float = 0.0
     count: int = 0
-    wrong: bool = False
+    before: float | None = None  # what the window before measured
 
     def restart(self, now: float) -> None:
-        self.since, self.count = now, 0
+        self.since, self.count, self.before = now, 0, None
 
     def step(self, samples: int, now: float) -> float | None:
-        """Measured Hz, once per window; None in between."""
+        """Measured Hz, where two windows in a row agree: a buffer that empties itself at once is no rate."""
         self.count += samples
         if now - self.since < RATE_WINDOW:
             return None
-        measured = self.count / (now - self.since)
-        self.restart(now)
-        return measured
+        measured, before = self.count / (now - self.since), self.before
+        self.since, self.count, self.before = now, 0, measured
+        agreed = before is not None and abs(measured - before) <= RATE_TOLERANCE * self.rate
+        return measured if agreed else None
 
 
 class Microphone:
@@ -78,6 +80,9 @@ class Microphone:
         self._wish, self._array_rate = sample_rate, array_rate
         self._limit = float("inf") if seconds is None else seconds
         self._away = False  # it was lost and not heard since
+        self._silent = False  # it was opened again and gave nothing
+        self._wait = patience[0]  # seconds before the next attempt to open it
+        self._told = float("-inf")  # when a loss was last said
         self._given = 0  # samples given out since the beginning
         self._seconds = 0.0
         self._stopped = threading.Event()
@@ -158,15 +163,16 @@ class Microphone:
 
     def _reopen(self) -> bool:
         """Wait until the device is back, with growing pauses; False when stopped."""
-        wait, told, before = self.patience[0], False, self.sample_rate
-        while not self._stopped.wait(wait):
+        told, before = self._silent, self.sample_rate
+        while not self._stopped.wait(self._wait):
+            self._wait = min(2 * self._wait, self.patience[1])
             try:
                 self._rescan()
                 self._open()
             except ValueError as error:
                 if not told:
                     self._say("waiting", str(error))
-                told, wait = True, min(2 * wait, self.patience[1])
+                told = True
                 continue
             if self.sample_rate != before:
                 self._say("rate", f"the device came back with {self.sample_rate} Hz, it had {before}")
@@ -197,7 +203,10 @@ class Microphone:
                 lost = 1
             if block is None:
                 if not stream.active or (now - heard > STALLED_SECONDS and not stood_still):
-                    self._say("unplugged", f"{self.name!r} {'stopped' if stream.active else 'is gone'}")
+                    # what opens again and again and gives no sound is said once, and tried more rarely
+                    self._silent = again
+                    if not again:
+                        self._say("unplugged", f"{self.name!r} {'stopped' if stream.active else 'is gone'}")
                     self._away = True
                     return
                 heard = now if stood_still else heard
@@ -206,7 +215,7 @@ class Microphone:
             if again:
                 self._say("reconnected", f"{self.name!r} is heard again at {self.sample_rate} Hz")
                 again = False
-            heard = now
+            heard, self._wait = now, self.patience[0]
             self._tell_losses(block, capture)
             self._keep_pace(pace, block.samples.shape[1], now, restart=bool(lost or block.lost))
             self._given += block.samples.shape[1]
@@ -217,8 +226,9 @@ class Microphone:
                 self.stop()
 
     def _tell_losses(self, block: Block, capture: Capture) -> None:
-        if not block.lost:
+        if not block.lost or time.monotonic() - self._told < TOLD_SECONDS:
             return
+        self._told = time.monotonic()
         if block.samples.shape[1] == 0:
             self._say("behind", f"{block.lost / self.sample_rate:.2f} s of sound were not taken in time")
         else:

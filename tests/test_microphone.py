@@ -126,6 +126,15 @@ def test_a_device_that_falls_silent_is_opened_anew(sound, monkeypatch):
     listener.end()
 
 
+def test_a_device_that_opens_and_gives_nothing_is_said_once(sound, monkeypatch):
+    monkeypatch.setattr(microphone, "STALLED_SECONDS", 0.02)
+    listener = Listener(patience=(0.01, 0.1))
+    sound.feed(noise())
+    listener.until(lambda: len(sound.streams) > 6, 20)
+    listener.end()
+    assert listener.words == ["unplugged"]
+
+
 def test_another_rate_after_it_came_back_is_taken_and_said(sound):
     listener = Listener(array_rate=16000)
     sound.feed(noise())
@@ -169,7 +178,7 @@ def test_a_rate_that_is_not_what_the_device_says_is_noticed_and_over(sound):
     said = []
     mic.notice = said.append
     pace, now = Pace(16000), 100.0
-    for rate in (16000, 16100, 15000, 15000, 16000, 16000):
+    for rate in (16000, 16100, 15000, 15000, 15000, 16000, 16000, 16000):
         for _ in range(1100):
             mic._keep_pace(pace, rate // 100, now, restart=False)
             now += 0.01
