@@ -161,6 +161,17 @@ def test_batch_mates_and_padding_change_nothing(backbone):
             torch.testing.assert_close(alone[0], together[n], rtol=1e-4, atol=1e-5)
 
 
+def test_a_trainable_front_end_begins_as_the_filter_bank_and_learns():
+    torch.manual_seed(0)
+    fixed = Classifier(Architecture(("a", "b"), stride=(16, 16), frames=32))
+    free = Classifier(Architecture(("a", "b"), stride=(16, 16), frames=32, frontend="trainable"))
+    x = torch.randn(2, 5360) * 0.1
+    torch.testing.assert_close(free.spectrograms(x)[0], fixed.spectrograms(x)[0], rtol=1e-3, atol=1e-3)
+    free(x).square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in free.front.parameters())
+    assert not list(fixed.front.parameters())
+
+
 def test_masks_lie_in_the_real_frames_and_no_wider_than_asked():
     x = torch.ones(50, 60, 32)
     frames = torch.full((50,), 20)
