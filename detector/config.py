@@ -33,6 +33,7 @@ COMPACT = PUBLISHED | {
 # Of the compact detector, by its backbone: what differs from the CNN's.
 BACKBONES: dict[str, dict[str, Any]] = {
     "cnn": {},
+    "edge": {},
     "ast": {"learning_rate": 3e-4},
     "psla": {"learning_rate": 1e-3},
 }
@@ -80,7 +81,8 @@ class TrainConfig:
         epochs: At most so many (100; compact: 24).
         batch_size: Clips per step over all processes together (64; malrad: 8).
         learning_rate: Its peak (published 1e-4, acoustic-maps 1e-3, compact 2e-3).
-        backbone: Of compact: cnn, ast (AST tiny) or psla (EfficientNet B0), on the same planes.
+        backbone: Of compact: cnn, edge (a CNN of under 20,000 parameters), ast (AST tiny) or psla (EfficientNet
+            B0), on the same planes.
         schedule: published = a tenth of the peak rising linearly over 20 epochs, then halved every 20;
             cosine = one epoch of rise, then a half cosine down to a hundredth.
         weight_decay: Of AdamW (1e-3), of malrad's Adam and of acoustic-maps (1e-4).
@@ -111,7 +113,7 @@ class TrainConfig:
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
-    backbone: Literal["cnn", "ast", "psla"] = "cnn"
+    backbone: Literal["cnn", "edge", "ast", "psla"] = "cnn"
     schedule: Literal["published", "cosine", "constant"] | None = None
     weight_decay: float | None = None
     patience: int | None = None

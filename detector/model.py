@@ -21,6 +21,8 @@ from detector.frontends.planes import SCALE, CovariancePlanes
 from detector.pooling import AttentiveStatistics
 from remasc import Recording
 
+EDGE = {"widths": [8, 12, 16, 20], "embedding": 24}  # the CNN of the edge variant: at most 20,000 parameters
+
 
 class CompactDetector(nn.Module):
     """Waveforms at 16 kHz with any number of microphones -> score, higher = more genuine.

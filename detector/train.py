@@ -20,6 +20,7 @@ from detector.config import BASELINES, TrainConfig
 from detector.fitting import Training
 from detector.loading import Examples, build_examples, check_examples, training_parts
 from detector.losses import GENUINE_COLUMN
+from detector.model import EDGE
 from detector.runlog import RunLog
 from detector.schedule import step_seed
 from detector.shipped import DevScores, from_training, judge_dev
@@ -84,7 +85,7 @@ def run(
         specification = specify(config.system, tuple(ARRAYS[name] for name in config.arrays))
         arguments: dict[str, Any] = {"filters": config.filters} if config.system.startswith("nn-") else {}
         if config.backbone != "cnn":
-            arguments = {"backbone": config.backbone}
+            arguments = dict(EDGE) if config.backbone == "edge" else {"backbone": config.backbone}
         description = {"specification": specification.as_dict(), "network": arguments}
         torch.manual_seed(step_seed(config.seed))
         network = build_network(description)

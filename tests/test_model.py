@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detector.model import CompactDetector, random_crop, random_equaliser
+from detector.model import EDGE, CompactDetector, random_crop, random_equaliser
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +95,7 @@ def test_equaliser_is_smooth_and_of_some_decibels():
     curves = random_equaliser(500, 40, torch.Generator().manual_seed(0)) * 10 / torch.log(torch.tensor(10.0))
     assert 1.5 < curves.square().mean().sqrt() < 5
     assert curves.diff(dim=1).abs().mean() < 1
+
+
+def test_edge_variant_has_at_most_twenty_thousand_parameters():
+    assert 15_000 < sum(p.numel() for p in CompactDetector(**EDGE).parameters()) <= 20_000
