@@ -177,9 +177,18 @@ class Session:
 
     def _hand_on(self, heard: Any, clock: float) -> None:
         for one in heard:
-            if getattr(self.source, "rate_is_wrong", False) and not one.lost:
-                one = replace(one, lost="rate")
-            self._queue(_Job(one, self._ears, clock))
+            self._queue(_Job(replace(one, lost=one.lost or self._doubt()), self._ears, clock))
+
+    def _doubt(self) -> str:
+        """Why nothing may be decided of what is heard now, a word of `decision.REASONS`, or "".
+
+        A microphone that is nearly dead leaves the others an array that nobody trained for; where all are silent
+        there is no command, and what wakes them up must not be held against it.
+        """
+        if getattr(self.source, "rate_is_wrong", False):
+            return "rate"
+        dead = self._watch.sick("dead")
+        return "dead-channel" if dead.any() and not dead.all() else ""
 
     def _queue(self, job: _Job | None) -> None:
         """Later looks at a growing command take the place of earlier ones that nobody had time for."""

@@ -61,6 +61,10 @@ class Watch:
             block = block[:, rest:]
         return notices
 
+    def sick(self, word: str) -> np.ndarray:
+        """Which microphones (M,) were last said to be "dead", "clipping" or "copied"."""
+        return self.state.said.get(word, np.zeros(self.num_mics, dtype=bool))
+
     def _take(self, block: np.ndarray) -> list[Notice]:
         state, size = self.state, block.shape[1]
         low, high = block.min(axis=1), block.max(axis=1)
