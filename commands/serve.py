@@ -76,7 +76,7 @@ def _page(device, source, array, channels, detector, threshold):
     if threshold is not None and not math.isfinite(threshold):
         raise ValueError(f"--threshold is {threshold}; expected a score, such as 0.5")
     judge, known = load(detector), None if array is None else get_array(array)
-    page = Page(judge, door("127.0.0.1"), known, threshold)
+    page = Page(judge, door("127.0.0.1"), known, threshold, second=_second_opinion())
     if device is None and source is None:
         return page
     from streaming.sources import FileSource, Paced
@@ -98,3 +98,10 @@ def _page(device, source, array, channels, detector, threshold):
     page.feed = Feed(recording if source else microphone, ears, known, again=source is not None)
     page.source = source.name if source else str(device)
     return page
+
+
+def _second_opinion():
+    """The bundled source model, where this installation has one that it can use."""
+    from detector.source.model import bundled_sources, load_source
+
+    return load_source() if "default" in bundled_sources() else None

@@ -380,6 +380,21 @@ def test_words_do_not_contradict_the_decision(judge, recording):
             assert said["words"].startswith("Not accepted")
 
 
+def test_cues_are_told_beside_and_decide_nothing(page, recording):
+    pytest.importorskip("sklearn")
+    from detector.source.model import bundled_sources, load_source
+
+    if "default" not in bundled_sources():
+        pytest.skip("no source model ships")
+    page.second = load_source()
+    with_cues = analyse(recording, page.detector, page.array, None, page.second)
+    without = analyse(recording, page.detector, page.array, None)
+    assert without.pop("cues") is None
+    assert {name: with_cues[name] for name in without} == without
+    assert with_cues["cues"]["words"].startswith("By these cues alone")
+    assert {reason["speaks_for"] for reason in with_cues["cues"]["reasons"]} <= {"genuine", "replay"}
+
+
 # ---- pictures
 
 

@@ -18,6 +18,7 @@ from streaming.web.bearing import bearing
 
 if TYPE_CHECKING:
     from detector.score import Detector, Judgement
+    from detector.source.model import SourceModel
 
 MOST_SAMPLES = 2**25  # frames x channels that one analysis may hold: 128 MiB
 COLUMNS, ROWS = 480, 128
@@ -31,7 +32,11 @@ VERDICTS = {
 
 
 def analyse(
-    path: Path, detector: Detector, array: MicArray | None, threshold: float | None
+    path: Path,
+    detector: Detector,
+    array: MicArray | None,
+    threshold: float | None,
+    second: SourceModel | None = None,
 ) -> dict[str, Any]:
     """Everything the page says of a recording; what cannot be read is undecided, and the sentence says why."""
     try:
@@ -54,7 +59,7 @@ def analyse(
         "levels": _levels(waveform),
         "spectrogram": spectrogram(waveform[0], rate),
         "direction": direction(waveform, rate, array),
-        "cues": cues(waveform, rate, array),
+        "cues": cues(waveform, rate, array, second),
     }
 
 
@@ -129,9 +134,26 @@ def direction(waveform: np.ndarray, sample_rate: int, array: MicArray | None) ->
     return picture | {"times": found.times.round(3).tolist(), "best": best, "typical": found.typical}
 
 
-def cues(waveform: np.ndarray, sample_rate: int, array: MicArray | None) -> list[str] | None:
-    """Sentences of the second opinion; None where this installation has none."""
-    return None
+def cues(
+    waveform: np.ndarray, sample_rate: int, array: MicArray | None, second: SourceModel | None
+) -> dict[str, Any] | None:
+    """What a second opinion makes of the recording, by acoustic cues that a person can check; None without one.
+
+    It explains, it decides nothing: `reasons` are sentences, each with whom it speaks for.
+    """
+    if second is None:
+        return None
+    try:
+        found = second.judge(waveform, sample_rate, array)
+    except (ValueError, RuntimeError) as error:
+        return {"words": f"No second opinion: {error}.", "reasons": []}
+    said = {"human": "a person", "device": "a playback device"}.get(found.decision, "no decision")
+    chance = "" if found.probability is None else f", chance of a person {found.probability:.0%} (even prior)"
+    reasons = found.explanation.reasons if found.explanation else ()
+    told = [
+        {"sentence": one.sentence, "speaks_for": "genuine" if one.part > 0 else "replay"} for one in reasons
+    ]
+    return {"words": f"By these cues alone: {said}{chance}.", "reasons": told}
 
 
 def _picture(values: np.ndarray) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from streaming.web.limits import RateLimit, uploaded
 
 if TYPE_CHECKING:
     from detector.score import Detector
+    from detector.source.model import SourceModel
     from streaming.web.feed import Feed
 
 STATIC = Path(__file__).parent / "static"
@@ -47,7 +48,8 @@ QUEUED = 64  # messages that wait for a slow viewer; older ones are dropped
 
 @dataclass
 class Page:
-    """What is served. `arrays` may be named for an upload; `array` is the one that is listened to, or expected."""
+    """What is served. `arrays` may be named for an upload; `array` is the one that is listened to, or expected;
+    `second` explains a recording by cues."""
 
     detector: Detector
     door: Door
@@ -55,6 +57,7 @@ class Page:
     threshold: float | None = None
     feed: Feed | None = None
     source: str = ""
+    second: SourceModel | None = None
     max_bytes: int = MAX_BYTES
     rate: RateLimit = field(default_factory=lambda: RateLimit(20, 60.0))
     upload_seconds: float = UPLOAD_SECONDS
@@ -126,7 +129,7 @@ async def _analyse(page: Page, scoring: CapacityLimiter, request: Request) -> Re
     page.uploads += 1
     try:
         async with uploaded(request, page.max_bytes, page.upload_seconds) as path:
-            work = partial(analyse, path, page.detector, array, page.threshold)
+            work = partial(analyse, path, page.detector, array, page.threshold, page.second)
             return JSONResponse(await to_thread.run_sync(work, limiter=scoring))
     finally:
         page.uploads -= 1

@@ -151,10 +151,14 @@ function show(said, name) {
     Pictures.direction(at("direction"), said.direction, heard);
   } else say("direction-words", "No direction: name the array that recorded it, with two microphones or more.");
   Pictures.levels(at("result-levels"), said.levels, null);
-  at("cues-box").hidden = !said.cues || !said.cues.length;
-  at("cues").replaceChildren(...(said.cues || []).map(sentence => {
-    const line = document.createElement("li");
-    line.textContent = sentence;
+  at("cues-box").hidden = !said.cues;
+  if (said.cues) say("cues-words", said.cues.words);
+  at("cues").replaceChildren(...(said.cues ? said.cues.reasons : []).map(reason => {
+    const line = document.createElement("li"), whom = document.createElement("span");
+    line.textContent = reason.sentence + " ";
+    whom.className = reason.speaks_for;
+    whom.textContent = reason.speaks_for === "genuine" ? "for a person" : "for a device";
+    line.append(whom);
     return line;
   }));
 }
