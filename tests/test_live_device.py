@@ -23,6 +23,12 @@ def array():
         yield one
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running(array):
+    yield
+    array.end_all()
+
+
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory, array):
     """Two genuine and two replayed simulated commands that the detector finds and tells right offline.

@@ -31,6 +31,7 @@ class VirtualArray:
 
     def __init__(self, home: Path, rate: int):
         self.home, self.rate = home, rate
+        self.started: list[subprocess.Popen] = []
         kept = {
             key: value
             for key, value in os.environ.items()
@@ -81,7 +82,15 @@ class VirtualArray:
         command = [sys.executable, "-m", "replayguard", *arguments]
         return subprocess.run(command, env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=180)
 
+    def end_all(self) -> None:
+        """What a failed test left running."""
+        for process in self.started:
+            process.kill()
+            process.wait()
+        self.started.clear()
+
     def close(self) -> None:
+        self.end_all()
         self.server.terminate()
         try:
             self.server.wait(timeout=10)
@@ -122,6 +131,7 @@ class Live:
         self.process = subprocess.Popen(
             command, env=array.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+        array.started.append(self.process)
         for stream, take in ((self.process.stdout, self._line), (self.process.stderr, self.errors.append)):
             threading.Thread(target=self._read, args=(stream, take), daemon=True).start()
         self.until(lambda: any("listening" in line for line in self.errors), 120)
