@@ -145,6 +145,7 @@ def _show(record: dict) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from streaming.attack.baselines import REAL_TIME
     from streaming.attack.table import HEAD, cells, facts
 
     console = Console(highlight=False, markup=False)
@@ -152,5 +153,7 @@ def _show(record: dict) -> None:
         console.print(fact)
     table = Table(*HEAD)
     for line in record["lines"]:
-        table.add_row(*cells(line))
+        _, *rest = cells(line)  # the page and attack.md name each budget in full
+        delay = f", {line['delay_ms']:g} ms" if line["attack"] in REAL_TIME else ""
+        table.add_row(f"{line['attack']}, {-line['below_db']:+g} dB{delay}", *rest)
     console.print(table)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from streaming.attack.environment import Clip, Environment, Limits
-from streaming.attack.learning import attend, effects, expected, held_out, imitate, worth
+from streaming.attack.learning import attend, effects, expected, held_out, imitate, lowered, worth
 from streaming.attack.policy import ChoosyListener, ImitatingListener, Imitator, Listening
 from streaming.attack.pulses import Budget
 from streaming.attack.victims import ClassifierVictim
@@ -162,8 +162,20 @@ def test_what_cannot_be_foreseen_is_not_foreseen():
 
 def test_the_bar_falls_with_time_and_with_pulses_left():
     rng = np.random.default_rng(0)
-    bar = worth([rng.normal(0, 1, 80) for _ in range(200)], pulses=3, gap=1)
+    gains = [rng.normal(0, 1, 80) for _ in range(50)]
+    bar = worth(gains, [80] * 50, pulses=3, gap=1)
     assert bar.shape == (4, 80)
     assert (bar[1:, -1] == 0).all()  # at the end whatever helps is played
-    assert (bar[1, :40] >= bar[3, :40]).all()  # the last pulse is the most precious
-    assert bar[1, 0] > bar[1, 60] > 0
+    assert (bar[1] >= bar[3]).all()  # the last pulse is the most precious
+    assert bar[1, 0] > bar[1, 60] > bar[1, 78] > 0
+    assert (worth(gains, [80, 20] * 25, pulses=3, gap=1)[1, :19] < bar[1, :19]).all()  # it may end sooner
+
+
+def test_a_bar_that_no_clip_reaches_is_lowered():
+    """Steps that come in runs of one kind: waiting for better ones than there are would waste pulses."""
+    rng = np.random.default_rng(1)
+    maps = [-np.repeat(rng.random(4), 20).astype(np.float32) for _ in range(30)]
+    seen = [one[1:] for one in maps]  # what lands a step later is foreseen exactly
+    bar = worth(seen, [79] * 30, pulses=3, gap=1)
+    assert (lowered(bar, seen, maps, 0, 1) <= bar).all()
+    assert (lowered(bar, seen, maps, 0, 1) < bar).any()

@@ -22,7 +22,7 @@ from remasc.shards import sealed, unsealed
 from streaming.attack.baselines import ATTACKS, REAL_TIME, Arsenal
 from streaming.attack.environment import Attempt, Clip, Environment
 from streaming.attack.expert import Evolution, expert, static
-from streaming.attack.learning import attend, effects, expected, held_out, imitate, worth
+from streaming.attack.learning import attend, effects, expected, held_out, imitate, lowered, worth
 from streaming.attack.policy import ChoosyListener, ImitatingListener, Imitator, Listening
 from streaming.attack.pulses import Budget
 from streaming.attack.victims import Victim, probability
@@ -254,8 +254,10 @@ class Campaign:
         )
         if curve:
             self.once(f"{name} curve", lambda: curve, False)
-        unseen = [training[number] for number in held_out(len(training), self.plan.seed)[1]]
-        bar = worth(expected(network, unseen), limits.pulses, limits.gap)
+        unseen = held_out(len(training), self.plan.seed)[1]
+        foreseen = expected(network, [training[number] for number in unseen])
+        bar = worth(foreseen, [base.steps(clip) for clip in training], limits.pulses, limits.gap)
+        bar = lowered(bar, foreseen, [maps[number] for number in unseen], limits.delay, limits.gap)
         self._listeners[kind] = ChoosyListener(network, bar)
         return self._listeners[kind]
 

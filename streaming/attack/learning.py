@@ -131,24 +131,53 @@ def expected(network: Listening, clips: Sequence[Clip]) -> list[np.ndarray]:
     return [row[:count].numpy() for row, count in zip(found, lengths.tolist(), strict=True)]
 
 
-def worth(expectations: Sequence[np.ndarray], pulses: int, gap: int, last: int = 3000) -> np.ndarray:
+def worth(
+    expectations: Sequence[np.ndarray], lengths: Sequence[int], pulses: int, gap: int, last: int = 3000
+) -> np.ndarray:
     """The least gain worth a pulse, (pulses + 1, N): row k with k pulses left, at each step.
 
-    Optimal stopping by backward induction over the clips at hand: a pulse now is worth it where its expected gain
-    exceeds what keeping it would bring, V(i + 1, k) - V(i + gap, k - 1). A clip that has ended brings nothing more,
-    so the bar falls with time. (With few clips left behind a step, the last bar that was set holds on.)
+    Optimal stopping by backward induction: a pulse now is worth it where its expected gain exceeds what keeping it
+    would bring, V(i + 1, k) - V(i + gap, k - 1). Gains are taken as drawn from all `expectations` together, the end
+    of a command from `lengths` (steps); what lies behind it brings nothing, so the bar falls with time.
     """
-    longest = min(last, max(len(one) for one in expectations))
-    value = np.zeros((pulses + 1, longest + gap + 1))
-    bar = np.zeros((pulses + 1, longest))
+    gains = np.sort(-np.concatenate(expectations).astype(np.float64))
+    total = np.append(np.cumsum(gains[::-1])[::-1], 0.0)  # of the gains from place i on
+    longest = min(last, max(lengths))
+    alive = np.array([np.sum(np.asarray(lengths) > i) for i in range(longest + 1)], dtype=np.float64)
+    value, bar = np.zeros((pulses + 1, longest + gap + 1)), np.zeros((pulses + 1, longest))
     for i in range(longest - 1, -1, -1):
-        gains = np.array([-one[i] for one in expectations if len(one) > i], dtype=np.float64)
-        alive = sum(len(one) > i + 1 for one in expectations) / len(gains)
+        on = alive[i + 1] / alive[i]
         for k in range(1, pulses + 1):
-            wait = alive * value[k, i + 1]
-            bar[k, i] = max(0.0, wait - alive * value[k - 1, i + gap])
-            value[k, i] = np.where(gains >= bar[k, i], gains + alive * value[k - 1, i + gap], wait).mean()
+            bar[k, i] = max(0.0, on * (value[k, i + 1] - value[k - 1, i + gap]))
+            first = np.searchsorted(gains, bar[k, i])
+            share = (len(gains) - first) / len(gains)
+            played = total[first] / len(gains) + share * on * value[k - 1, i + gap]
+            value[k, i] = played + (1 - share) * on * value[k, i + 1]
     return bar.astype(np.float32)
+
+
+def lowered(
+    bar: np.ndarray, expectations: Sequence[np.ndarray], maps: Sequence[np.ndarray], delay: int, gap: int
+) -> np.ndarray:
+    """The bar times what served best on clips with known `effects`: neighbouring steps are alike, so a command
+    offers fewer chances than it has steps, and a bar for as many independent ones is too high."""
+    shares = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
+    pairs = list(zip(expectations, maps, strict=True))
+    gains = [np.mean([_walked(share * bar, *pair, delay, gap) for pair in pairs]) for share in shares]
+    return bar * np.float32(shares[int(np.argmax(gains))])
+
+
+def _walked(bar: np.ndarray, expectation: np.ndarray, known: np.ndarray, delay: int, gap: int) -> float:
+    """What a walk along one clip gains in all, by the victim's answers (between asked steps the one before)."""
+    asked = np.flatnonzero(~np.isnan(known))
+    gain, left, busy = 0.0, len(bar) - 1, 0
+    for now, effect in enumerate(expectation):
+        if left and now >= busy and -effect >= bar[left, min(now, bar.shape[1] - 1)]:
+            left, busy = left - 1, now + gap
+            lands = now + delay + 1
+            if lands < len(known):
+                gain -= float(known[asked[max(0, np.searchsorted(asked, lands, side="right") - 1)]])
+    return gain
 
 
 def _fit(
