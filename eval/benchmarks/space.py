@@ -311,9 +311,9 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
     for row in found:
         genuine, replay = row["trials"]["eval"]
         cells = [row["corpus"], row["array"], f"{genuine:,} + {replay:,}"]
-        cells += [_percent(row["views"][view]["eer"], row["views"][view]["interval"]) for view in VIEWS]
+        cells += [percent(row["views"][view]["eer"], row["views"][view]["interval"]) for view in VIEWS]
         cells += [
-            _percent(row["gains"][f"{a} - {b}"]["points"], row["gains"][f"{a} - {b}"]["interval"])
+            percent(row["gains"][f"{a} - {b}"]["points"], row["gains"][f"{a} - {b}"]["interval"])
             for a, b in GAINS
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -349,7 +349,8 @@ def controls(found: Sequence[dict[str, Any]]) -> list[str]:
     return out
 
 
-def _percent(value: float, interval: Sequence[float]) -> str:
+def percent(value: float, interval: Sequence[float]) -> str:
+    """ "20.6 [18.5, 23.0]" of fractions."""
     return f"{100 * value:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 

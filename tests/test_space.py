@@ -1,0 +1,61 @@
+"""Laws of the benchmark that asks whether space tells anything: views, controls, knobs."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from eval.benchmarks import knobs, space
+from tests.test_simulate_corpus import TINY, speech  # noqa: F401
+
+
+def test_strongest_finds_what_is_there_and_nothing_where_nothing_is():
+    rng = np.random.default_rng(0)
+    labels = {name: rng.integers(0, 2, 400) for name in ("train", "dev", "eval")}
+    noise = {name: rng.standard_normal((400, 6)) for name in labels}
+    told = {name: rows + 1.2 * labels[name][:, None] for name, rows in noise.items()}
+
+    def error(columns):
+        scores = space.strongest(columns, labels).scores
+        return space.eer(scores[labels["eval"] == 1], scores[labels["eval"] == 0])[0]
+
+    assert error(told) < 0.15
+    assert 0.4 < error(noise) < 0.6
+    assert 0.4 < error({name: np.ones((400, 3)) for name in labels}) < 0.6
+
+
+def test_views_of_planes_have_no_level_and_no_length():
+    rng = np.random.default_rng(1)
+    planes = rng.standard_normal((6, 40, 90)).astype(np.float32)
+    assert space.spectrum(planes[0]).shape == (200,)
+    assert space.space(planes).shape == (480,)
+    assert np.allclose(space.spectrum(planes[0] + 3.0), space.spectrum(planes[0]), atol=1e-5)
+    twice = np.concatenate([planes, planes], axis=-1)
+    kept = slice(0, 120)  # all but the change from frame to frame and the peaks
+    assert np.allclose(space.spectrum(twice[0])[kept], space.spectrum(planes[0])[kept], atol=1e-5)
+
+
+def test_every_knob_is_a_recipe_and_turns_something():
+    options = knobs.Knobs(speech=None, out=None)
+    recipes = {knob: recipe for knob in knobs.KNOBS for recipe in [knobs.recipe_of(options, knob)]}
+    told = {json.dumps({**r.to_dict(), "name": ""}, sort_keys=True) for r in recipes.values()}
+    assert len(told) == len(knobs.KNOBS)
+
+
+@pytest.mark.slow
+def test_a_small_corpus_is_compared_and_remembered(speech, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(knobs, "load_recipe", lambda name: dataclasses.replace(TINY, rooms=TINY.rooms))
+    options = knobs.Knobs(speech, tmp_path, array="D4", knobs=("null",), seeds=(0,), pairs=8, workers=1)
+    knobs.main(options)
+    (row,) = json.loads((tmp_path / "knobs.json").read_text())
+    assert row["null"]
+    assert row["trials"]["eval"] == [6, 6]
+    assert set(row["views"]) == set(space.VIEWS)
+    assert not (tmp_path / "knob-null-s0" / "corpus").exists()
+    before = (tmp_path / "knob-null-s0" / "figures.json").stat().st_mtime_ns
+    knobs.main(options)
+    assert (tmp_path / "knob-null-s0" / "figures.json").stat().st_mtime_ns == before
+    assert "null control" in " ".join(space.controls([row]))
+    with pytest.raises(ValueError, match="unknown knob"):
+        knobs.main(dataclasses.replace(options, knobs=("volume",)))
