@@ -66,6 +66,8 @@ def card(judged: SourceJudgement) -> str:
         facts.append(("probability", f"{judged.probability:.1%} human"))
     if kinds:
         facts.append(("kind", escape(", ".join(f"{name} {p:.0%}" for name, p in kinds))))
+    if judged.explanation is not None and judged.explanation.beside:
+        facts.append(("not judged", escape(", ".join(judged.explanation.beside))))
     listed = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in facts)
     drawn = "" if judged.explanation is None else figure(judged.explanation)
     name = escape(judged.trial)

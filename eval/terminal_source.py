@@ -45,6 +45,8 @@ def text(judged: SourceJudgement) -> str:
         lines.append(
             f"  {judged.explanation.others:+8.3f}  all other cues; {judged.explanation.base:+.3f} before any"
         )
+        if judged.explanation.beside:
+            lines.append(f"            not judged: {', '.join(judged.explanation.beside)}")
     return "\n".join(lines)
 
 

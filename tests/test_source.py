@@ -186,6 +186,8 @@ def test_a_judgement_of_sound(models):
     known = cues_of(voice(mics=4), RATE, "D2")
     for reason in judged.explanation.reasons:
         assert reason.value is None or reason.value == pytest.approx(known[reason.cue], rel=1e-5, abs=1e-5)
+    assert judged.explanation.beside[0].startswith("from ")  # where it came from is told and not judged
+    assert not {"azimuth", "elevation"} & set(model.cues)
     json.dumps(judged.as_dict(), allow_nan=False)
 
 

@@ -33,12 +33,14 @@ class Reason:
 
 @dataclass(frozen=True)
 class Explanation:
-    """`base + sum of all parts = llr`; `reasons` are the strongest, `others` what the parts of the rest sum to."""
+    """`base + sum of all parts = llr`; `reasons` are the strongest, `others` what the parts of the rest sum to.
+    `beside` holds sentences of what was measured and not judged: where the sound came from."""
 
     base: float
     reasons: tuple[Reason, ...]
     others: float
     method: str
+    beside: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self) | {"reasons": [reason.as_dict() for reason in self.reasons]}
@@ -67,6 +69,15 @@ def explanation(
     order = [i for i in order if parts[i] != 0][:most]
     reasons = tuple(_reason(names[i], float(values[i]), float(parts[i]), human[i]) for i in order)
     return Explanation(base, reasons, float(parts.sum() - parts[order].sum()), method)
+
+
+def unjudged(cues: dict[str, float]) -> tuple[str, ...]:
+    """Sentences of the defined cues that are told to a person and kept from the classifiers."""
+    return tuple(
+        CUES[name].say(value)
+        for name, value in cues.items()
+        if not CUES[name].judged and not math.isnan(value)
+    )
 
 
 def _reason(name: str, value: float, part: float, human: np.ndarray) -> Reason:

@@ -5,7 +5,7 @@ Polarity: a higher score, part or llr speaks for a person. What cannot be judged
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from detector.score import Detector
 from detector.source.backbone import check_same, heard
 from detector.source.classifiers import CLASSIFIERS, Classifier
 from detector.source.cues import CUES, VERSION, cues_of
-from detector.source.explain import Explanation, explanation
+from detector.source.explain import Explanation, explanation, unjudged
 from detector.source.fusion import Fusion
 from remasc import MicArray, get_array, read_audio
 from remasc.sentences import quoted, reason
@@ -145,8 +145,10 @@ class SourceModel:
             return SourceJudgement(trial, reason=fault, detail=detail)
         if self.reads_embeddings and detector is None:
             raise ValueError("this source model reads a replay detector's embedding; name it with --detector")
-        values = np.array(list(_select(cues_of(waveform, sample_rate, array), self.cues)), np.float32)
+        cues = cues_of(waveform, sample_rate, array)
+        values = np.array([cues[name] for name in self.cues], np.float32)
         told = self.explain(values, most)
+        told = told and replace(told, beside=unjudged(cues))
         detector_llr = fused = None
         if detector is not None:
             embedding, score = heard(detector, waveform, sample_rate, array)
@@ -165,24 +167,18 @@ class SourceModel:
     ) -> SourceJudgement:
         llr = found.llr if found.fused_llr is None else found.fused_llr
         if fault:
-            facts = asdict(found) | {"explanation": found.explanation}
-            return SourceJudgement(**facts | {"reason": fault, "detail": quality.REASONS[fault]})
+            return replace(found, reason=fault, detail=quality.REASONS[fault])
         chance = probability(llr, prior)
         kinds = {name: float(p[0]) for name, p in self.kinds(values[None], np.array([chance])).items()}
         limit = self.run["threshold"]["llr"] if found.fused_llr is None else self.run["fusion"]["threshold"]
         human = llr >= limit
         agreeing = [HUMAN] if human else [name for name in kinds if name != HUMAN]
-        return SourceJudgement(
-            found.trial,
-            found.score,
-            found.llr,
-            found.detector_llr,
-            found.fused_llr,
-            chance,
-            HUMAN if human else DEVICE,
+        return replace(
+            found,
+            probability=chance,
+            decision=HUMAN if human else DEVICE,
             kind=max(agreeing, key=kinds.__getitem__),
             kinds=kinds,
-            explanation=found.explanation,
         )
 
     def judge_file(
@@ -207,10 +203,6 @@ class SourceModel:
 
 
 _NONE = float(np.finfo(np.float32).max)  # stands for "no person had it": a checkpoint's arrays are finite
-
-
-def _select(cues: dict[str, float], names: tuple[str, ...]):
-    return (cues[name] for name in names)
 
 
 def load_source(path_or_name: str | Path = "default") -> SourceModel:

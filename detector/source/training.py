@@ -49,7 +49,13 @@ def train(config: SourceConfig, progress: bool = True) -> Path:
     cache = config.cache or config.out.with_name(config.out.name + ".cues")
     detector = None if config.detector == "none" else config.detector
     measured = {
-        name: measure(part, cache, detector, workers=config.workers, progress=progress)
+        name: measure(
+            part,
+            cache,
+            detector if name == "dev" or config.classifier == "neural" else None,  # the fusion is set on dev
+            workers=config.workers,
+            progress=progress,
+        )
         for name, part in parts.items()
     }
     model = fit(measured["train"], measured["dev"], config.classifier, seed=config.seed, p_fa=config.p_fa)

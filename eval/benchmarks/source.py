@@ -49,6 +49,7 @@ class Options:
     eval: int = 0
     array: str = "all"
     detector: str = "default"
+    classifiers: tuple[str, ...] = tuple(CLASSIFIERS)
     final: bool = False
     hold: str = ""
     seeds: int = 3
@@ -58,6 +59,10 @@ class Options:
 
 
 def main(options: Options) -> None:
+    if CHOSEN not in options.classifiers or not set(options.classifiers) <= set(CLASSIFIERS):
+        raise ValueError(
+            f"--classifiers is {options.classifiers}; expected some of {', '.join(CLASSIFIERS)} with {CHOSEN}"
+        )
     results = options.out / "results.json"
     if options.final and results.is_file() and "eval" in json.loads(results.read_text(encoding="utf-8")):
         raise ValueError(f"{results}: eval was scored already, and it is scored once; give another --out")
@@ -66,12 +71,20 @@ def main(options: Options) -> None:
     picked = _picked(corpus, options, counts)
     cache = options.cache or options.out / "cache"
     detector = None if options.detector == "none" else options.detector
-    parts = {name: measure(part, cache, detector, workers=options.workers) for name, part in picked.items()}
+    classifiers = [name for name in options.classifiers if detector is not None or name != "neural"]
+    parts = {  # what is fitted asks the replay detector for its embeddings alone
+        name: measure(
+            part,
+            cache,
+            None if name == "train" and "neural" not in classifiers else detector,
+            workers=options.workers,
+        )
+        for name, part in picked.items()
+    }
     figures: dict[str, Any] = provenance(corpus, parts) | {"options": _plain(options)}
     models = {
         name: [fit(parts["train"], parts["dev"], name, seed=seed) for seed in range(options.seeds)]
-        for name in CLASSIFIERS
-        if detector is not None or name != "neural"
+        for name in classifiers
     }
     for name in parts.keys() - {"train"}:
         figures[name] = judged(parts[name], models)
