@@ -31,7 +31,7 @@ class CovariancePlanes(nn.Module):
     smooth = 5  # frames averaged into one covariance: 100 ms
     min_frames = 16
     count = len(PLANES) + 1
-    version = 2  # raised whenever the same samples would give other planes
+    version = 3  # raised whenever the same samples would give other planes
 
     def __init__(self) -> None:
         super().__init__()
