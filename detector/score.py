@@ -112,9 +112,8 @@ class Detector:
             detail = f"{len(waveform)} channels, but the array {array.name} has {array.num_mics}"
             return Judgement(trial, None, None, None, "undecided", reason, detail)
         heard = waveform[:, : int((self.specification.seconds or quality.MAX_SECONDS) * sample_rate)]
-        reason = (
-            reason or quality.fault(heard, sample_rate) or ""
-        )  # what follows it says nothing of what it hears
+        if heard.shape[1] < waveform.shape[1]:  # what follows says nothing of what is heard
+            reason = reason or quality.fault(heard, sample_rate) or ""
         score = self.score(waveform[:, : int(quality.MAX_SECONDS * sample_rate)], sample_rate, array)
         llr = None if self.calibration is None else float(self.calibration.llr(score))
         if reason or threshold is None:
