@@ -16,6 +16,7 @@ from streaming.online import Heard
 
 MOST_WINDOWS = 24
 ENOUGH_WINDOWS, ENOUGH_COMMANDS = 4, 2  # before anything is said of the order
+ROUGH_SECONDS = 60e-6  # pairs may disagree so much where only the direction is asked for
 LISTENED_SECONDS = 1.0  # of a command, its loudest part
 
 
@@ -35,10 +36,12 @@ class Study:
         if heard.growing or heard.waveform.shape[1] < LISTENED_SECONDS * sample_rate / 2:
             return [], self._azimuth
         found = measure(self._loudest(heard.waveform, sample_rate), sample_rate, self._bound)
-        clear = found is not None and np.median(np.abs(found.peak)) > PEAK and found.closure < CLOSURE_SECONDS
-        self._azimuth = azimuth(found.onsets, self.array.positions) if clear else None
-        if not clear:
+        self._azimuth = None
+        if found is None or np.median(np.abs(found.peak)) < PEAK or found.closure > ROUGH_SECONDS:
             return [], None
+        self._azimuth = azimuth(found.onsets, self.array.positions)
+        if found.closure > CLOSURE_SECONDS:
+            return [], self._azimuth
         self._onsets.append(found.onsets)
         self._commands += 1
         return self._order(), self._azimuth
