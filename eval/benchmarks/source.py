@@ -286,7 +286,9 @@ def markdown(figures: dict[str, Any]) -> str:
         lines += ["| group of cues | EER rises by (shuffled, points) |", "|---|---:|"]
         lines += [f"| {group} | {100 * rise:+.2f} |" for group, rise in found["importance"].items()]
         lines.append("")
-    note = "Dev set calibration, thresholds, fusion weights and the classifiers' settings: its own rates are optimistic."
+    note = (
+        "Dev set calibration, thresholds, fusion and the classifiers' settings: its own rates are optimistic."
+    )
     return "\n".join([*lines, note]) + "\n"
 
 
