@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-VERSION = 2  # of the planes; others are refused
+VERSION = 3  # of the planes; others are refused
 SHIFT = (-6.0, -0.5, -1.2, -0.9, 0.3)
 SCALE = (4.0, 0.5, 1.2, 0.8, 0.3)
 BAND_HZ = (60.0, 7200.0)
