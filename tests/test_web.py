@@ -3,8 +3,10 @@
 import asyncio
 import json
 import re
+import socket
 import tempfile
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from streaming.web.bearing import bearing
 from streaming.web.feed import Feed, Hub
 from streaming.web.guard import HEADERS, MIN_TOKEN, door, host_name
 from streaming.web.limits import CLIENTS, RateLimit
+from streaming.web.server import Punctual, listening, server
 
 HERE, LIVE = "http://127.0.0.1:8765", "ws://127.0.0.1:8765/api/live"
 TOKEN = "a-token-of-some-length"
@@ -544,10 +547,45 @@ def test_the_command_refuses_what_cannot_be(capsys):
 
 
 def test_a_port_in_use_is_one_sentence(capsys):
-    import socket
-
     import replayguard
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert replayguard.main(["serve", "--port", str(taken.getsockname()[1])]) == 2
     assert "choose another" in capsys.readouterr().err
+
+
+@pytest.fixture
+def address(page, monkeypatch):
+    """A real server that is impatient, in a thread."""
+    monkeypatch.setattr(Punctual, "patience", 0.3)
+    with listening("127.0.0.1", 0) as bound:
+        serving = server(page)
+        thread = threading.Thread(target=serving.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        yield bound.getsockname()
+        serving.should_exit = True
+        thread.join(timeout=10)
+
+
+ASKED = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", ASKED[:20], ASKED + b"GET"])
+def test_who_connects_and_does_not_ask_is_shown_out(address, sent):
+    with socket.create_connection(address, timeout=10) as idle:
+        idle.sendall(sent)
+        said = b""
+        while part := idle.recv(65536):  # a timeout would be an OSError
+            said += part
+    assert said.startswith(b"HTTP/1.1 200") == sent.startswith(ASKED)
+
+
+def trickle(slow):
+    for _ in range(100):
+        slow.sendall(b"x")
+        time.sleep(0.05)
+
+
+def test_a_header_that_trickles_in_is_shown_out(address):
+    with socket.create_connection(address, timeout=10) as slow, pytest.raises(OSError):  # noqa: PT011
+        trickle(slow)

@@ -2,14 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from streaming.web.app import Page, build_app
 
 CONNECTIONS = 64  # at once; more are answered with 503
 HEADER_BYTES = 16384
+HEADER_SECONDS = (
+    10.0  # from a connection's first moment, or from a request's first byte, to the end of its header
+)
+
+
+class Punctual(H11Protocol):
+    """Who connects and does not ask is shown out: else `CONNECTIONS` of such would lock out everybody."""
+
+    patience = HEADER_SECONDS
+    _due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._keep_time()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._keep_time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget()
+
+    def _keep_time(self) -> None:
+        asked = self.cycle is not None and not self.cycle.response_complete
+        if asked or self not in self.connections:  # answered now, or a WebSocket from now on
+            self._forget()
+        elif self._due is None:  # further bytes of a header give no further time
+            self._due = self.loop.call_later(self.patience, self._show_out)
+
+    def _show_out(self) -> None:
+        self._due = None
+        if self in self.connections and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
+
+    def _forget(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
 
 
 @contextmanager
@@ -29,9 +72,12 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def run(page: Page, bound: socket.socket) -> None:
-    """Serve until interrupted. No access log: it would hold the token."""
-    import uvicorn
+    """Serve until interrupted."""
+    server(page).run(sockets=[bound])
 
+
+def server(page: Page) -> uvicorn.Server:
+    """No access log: it would hold the token."""
     config = uvicorn.Config(
         build_app(page),
         log_level="warning",
@@ -42,9 +88,9 @@ def run(page: Page, bound: socket.socket) -> None:
         timeout_keep_alive=5,
         timeout_graceful_shutdown=3,
         h11_max_incomplete_event_size=HEADER_BYTES,
-        http="h11",
+        http=Punctual,
         ws="websockets-sansio",
         ws_max_size=4096,
         ws_max_queue=4,
     )
-    uvicorn.Server(config).run(sockets=[bound])
+    return uvicorn.Server(config)
