@@ -30,7 +30,7 @@ def serve(
         device: Microphone to listen to, by name or number; see `replayguard devices`. Default: none.
         source: A sound file to listen to instead, in real time, over and over.
         array: The array that is listened to: D1, D2, D3, D4 or an array file (TOML/JSON).
-        channels: Channels of the device that are the array's, counted from 1: 2-5 or 1,4,2,3.
+        channels: Channels of the device or file that are the array's, counted from 1: 2-5 or 1,4,2,3.
         detector: A bundled detector's name or a checkpoint folder.
         threshold: Accept at or above this score; default: the detector's own.
         host: Address to serve at; 0.0.0.0 is all of this machine's.
@@ -79,21 +79,25 @@ def _page(device, source, array, channels, detector, threshold):
     page = Page(judge, door("127.0.0.1"), known, threshold, second=_second_opinion())
     if device is None and source is None:
         return page
-    from streaming.sources import FileSource, Paced
+    from remasc.audio import read_audio
+    from streaming.devices import channels_of
+    from streaming.sources import ArraySource, Paced
     from streaming.web.feed import Feed
 
     def ears(sample_rate: int) -> StreamingDetector:
         return StreamingDetector(judge, known, sample_rate, settings=Settings(threshold=threshold))
 
     def microphone():
-        from streaming.devices import channels_of
         from streaming.microphone import Microphone
 
         picked = channels_of(channels) if channels else tuple(range(known.num_mics if known else 1))
         return Microphone(device, picked, array_rate=known.sample_rate if known else None)
 
     def recording() -> Paced:
-        return Paced(FileSource(source), source.name)
+        waveform, rate = read_audio(source)
+        if channels is not None:
+            waveform = waveform[list(channels_of(channels, len(waveform)))]
+        return Paced(ArraySource(waveform, rate), source.name)
 
     page.feed = Feed(recording if source else microphone, ears, known, again=source is not None)
     page.source = source.name if source else str(device)

@@ -87,6 +87,8 @@ class Session:
             source.notice = self.notice
         self.view = View()
         self._ears = make_ears(source.sample_rate)
+        # an empty block: channels that do not fit are an error here and now, not a notice with every block
+        list(self._ears.hear(np.zeros((source.num_mics, 0), dtype=np.float32)))
         self._watch = Watch(source.num_mics, source.sample_rate)
         self._out: queue.SimpleQueue[Said | Notice | BaseException | None] = queue.SimpleQueue()
         self._jobs: deque[_Job | None] = deque()

@@ -127,6 +127,18 @@ def test_some_channels_of_a_file(name, tmp_path, capsys):
     assert lines(capsys) == expected
 
 
+@pytest.mark.parametrize("pace", [(), ("--real-time",)])
+def test_a_file_of_another_array_is_one_sentence(name, path, capsys, pace):
+    assert live("--from", path, "--detector", name, "--array", "D3", *pace) == 2
+    assert "has 2 channels, the array 6" in capsys.readouterr().err
+
+
+def test_serve_refuses_a_file_of_another_array_and_takes_some_of_its_channels(name, path, capsys):
+    for more in (("--array", "D3"), ("--array", "D1", "--channels", "2"), ("--channels", "1-3")):
+        assert replayguard.main(["serve", "--port", "0", "--from", str(path), "--detector", name, *more]) == 2
+        assert "channels" in capsys.readouterr().err
+
+
 REFUSED = [
     (("--from", "x.wav", "--device", "absent"), "not both"),
     (("--json", "--dashboard", "on"), "not both"),
