@@ -249,7 +249,7 @@ class StreamingDetector:
         self, heard: Heard, opinion: Opinion, genuine: bool | None, reasons: tuple[str, ...], **more
     ) -> Decision:
         start, end, at = (
-            heard.origin + frame * self.vad.frame / self.sample_rate
+            heard.origin + seconds_of(frame * self.vad.frame, self.sample_rate)
             for frame in (heard.span.first, heard.span.last, heard.at)
         )
         return Decision(
@@ -290,6 +290,16 @@ class StreamingDetector:
             "look": frames(settings.first),
             "every": max(1, frames(settings.every)),
         }
+
+
+def seconds_of(sample: int, sample_rate: int) -> float:
+    """When a sample is, so that `int(seconds * sample_rate)` is that very sample, as `round` is anyway.
+
+    >>> int(35 * 441 / 22050 * 22050), int(seconds_of(35 * 441, 22050) * 22050)
+    (15434, 15435)
+    """
+    seconds = sample / sample_rate
+    return seconds if int(seconds * sample_rate) == sample else math.nextafter(seconds, math.inf)
 
 
 def listen(source: Source, live: StreamingDetector) -> Iterator[Decision]:

@@ -15,6 +15,7 @@ from detector.calibration import Calibration
 from remasc.audio import write_wav
 from streaming import Decision, Settings, StreamingDetector, listen
 from streaming.blocks import Block
+from streaming.online import seconds_of
 from streaming.sources import ArraySource, FileSource
 
 RATE = 16000
@@ -400,3 +401,10 @@ def test_the_front_door_listens_to_a_file(untrained, tmp_path, capsys):
     assert replayguard.main(["live", "--from", str(tmp_path / "quiet.wav"), *common]) == 1
     assert "no command" in capsys.readouterr().err
     assert replayguard.main(["live", "--from", str(tmp_path / "gone.wav"), *common]) == 2
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000])
+def test_times_name_their_sample_whether_rounded_or_cut_off(rate):
+    for sample in range(0, 100_000 * (rate // 50), 7 * (rate // 50)):
+        seconds = seconds_of(sample, rate)
+        assert int(seconds * rate) == sample == round(seconds * rate)
