@@ -587,5 +587,5 @@ def trickle(slow):
 
 
 def test_a_header_that_trickles_in_is_shown_out(address):
-    with socket.create_connection(address, timeout=10) as slow, pytest.raises(OSError):  # noqa: PT011
+    with socket.create_connection(address, timeout=10) as slow, pytest.raises(OSError):
         trickle(slow)
