@@ -35,7 +35,7 @@ def source(
         reasons: How many cues are told of each file; 0 = all.
     """
     from detector.calibration import probability
-    from detector.score import load
+    from detector.source.backbone import backbone
     from detector.source.model import load_source
     from eval import source_report, terminal_source
     from remasc import get_array
@@ -47,7 +47,8 @@ def source(
     if array is not None:
         get_array(array)
     loaded = load_source(model)
-    joined = None if detector == "none" else load(detector)
+    known = loaded.run["fusion"]["detector"] if loaded.fusion else None
+    joined = None if detector == "none" else backbone(detector, known)  # refused before any file is opened
     judged = []
     undecided = 0
     if not as_json:

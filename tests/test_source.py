@@ -1,6 +1,7 @@
 """The source model: classifiers kept as arrays, explanations that add up, kinds, fusion, files, the command."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -280,3 +281,19 @@ def test_the_command_explains_a_file(tmp_path, capsys):
     assert total == pytest.approx(line["llr"], abs=1e-6)
     assert replayguard.main(["source", str(tmp_path / "none.wav")]) == 1
     assert replayguard.main(["source", str(path), "--reasons", "-1"]) == 2
+
+
+@bundled
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [(object(), "gives no embedding"), (SimpleNamespace(embed=None), "other weights")],
+)
+def test_a_detector_that_cannot_be_joined_is_refused_before_anything_is_said(
+    tmp_path, capsys, monkeypatch, network, sentence
+):
+    other = SimpleNamespace(network=network, run={})
+    monkeypatch.setattr("detector.source.backbone.load", lambda name: other)
+    assert replayguard.main(["source", str(tmp_path / "a.wav"), "--detector", "other"]) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err
+    assert said.out == ""

@@ -151,13 +151,14 @@ class SourceModel:
         told = told and replace(told, beside=unjudged(cues))
         detector_llr = fused = None
         if detector is not None:
+            if self.fusion is not None:
+                check_same(detector, self.run["fusion"]["detector"])
             embedding, score = heard(detector, waveform, sample_rate, array)
             detector_llr = None if detector.calibration is None else float(detector.calibration.llr(score))
             values = embedding if self.reads_embeddings else values
         score = float(self.score(values[None])[0])
         llr = float(self.calibration.llr(score))
         if detector_llr is not None and self.fusion is not None:
-            check_same(detector, self.run["fusion"]["detector"])
             fused = float(self.fusion(np.array([[llr, detector_llr]]))[0])
         found = SourceJudgement(trial, score, llr, detector_llr, fused, explanation=told)
         return self._decided(found, values, fault, prior)
