@@ -239,6 +239,21 @@ def test_a_killed_run_goes_on_to_the_same_result(tones, tmp_path, stop):
 
 
 @pytest.mark.slow
+def test_a_run_that_never_began_leaves_its_folder_free(tones, tmp_path):
+    broken = tones.parent / "broken.wav"
+    broken.write_bytes(b"no sound")
+    learnt_from = split_clips(read_clips(tones))["train"][0].name
+    (tones.parent / "broken.csv").write_text(tones.read_text().replace(learnt_from, "broken.wav"))
+    out = tmp_path / "run"
+    settings = FAST | {"epochs": 1, "frames": None}
+    with pytest.raises(ValueError, match=r"broken\.wav"):
+        train_classifier(ClassifyConfig(data=tones.parent / "broken.csv", out=out, **settings))
+    assert not [path.name for path in out.iterdir() if path.name != ".lock"]
+    with pytest.raises(Interrupted):  # what was begun is not thrown away
+        train_classifier(ClassifyConfig(data=tones, out=out, **settings), stop_after=1)
+    assert (out / "training.json").exists()
+
+
 def test_the_mean_of_the_last_epochs_is_their_mean(tones, tmp_path, monkeypatch):
     seen = []
     plain = training.Fitting._average

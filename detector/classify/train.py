@@ -253,7 +253,13 @@ def _claimed(config: ClassifyConfig, parts: dict[str, list[Clip]]) -> Iterator[d
             (out / STATE).unlink(missing_ok=True)
             write_text(out / SPLIT_TABLE, table(parts))
             write_text(out / BEGUN, json.dumps(wanted, indent=1) + "\n")
-        yield None
+        try:
+            yield None
+        except (ValueError, OSError):
+            if not any((*out.glob(STATE), *out.glob(f"member-*/{STATE}"), *out.glob(f"member-*/{FINISHED}"))):
+                for name in (BEGUN, SPLIT_TABLE):  # nothing was learnt: a mended list may begin here
+                    (out / name).unlink(missing_ok=True)
+            raise
 
 
 def _splits_hash(parts: dict[str, list[Clip]]) -> str:
