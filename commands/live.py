@@ -81,6 +81,11 @@ def live(
     gate = None if hook is None else Hook(hook, timeout=hook_timeout)
     sound: Any = _file(source, channels, real_time, seconds) if source is not None else None
     picked = chosen(channels, geometry) if sound is None else ()
+    if sound is None:  # a misspelt name is said before a detector is loaded
+        from streaming.devices import find, inputs
+
+        with quiet_libraries():
+            find(device, inputs(rates=False))
     from detector.score import load
 
     loaded = load(detector)
