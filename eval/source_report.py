@@ -40,11 +40,15 @@ def page(judged: Sequence[SourceJudgement], model: SourceModel, prior: float) ->
     """The whole document."""
     simulated = model.run.get("simulated")
     where = f"{model.run.get('corpus', 'an unnamed corpus')}{' (SIMULATED)' if simulated else ''}"
+    joined = model.run.get("fusion") if any(one.fused_llr is not None for one in judged) else None
+    limit, p_fa = (joined or model.run)["threshold"], model.run["threshold"]["p_fa"]
+    limit = limit["llr"] if joined is None else limit
     about = (
         f"Classifier: {model.config['classifier']}, trained on {where}. A bar to the right speaks for a person, to "
         "the left for a device; its length is what the cue adds to the natural-log likelihood ratio. The shaded "
         "range holds nine in ten people of the training, the mark is this recording. Probabilities at a prior of "
-        f"{prior:g}."
+        f"{prior:g}; they move no decision: human is what has a ratio of {limit:.3g} or more "
+        f"(p_fa {p_fa:.0%} on dev)."
     )
     head = (
         f'<style>{STYLE}</style><h1>Who spoke: a person or a device</h1><p class="soft">{escape(about)}</p>'

@@ -10,7 +10,7 @@ import replayguard
 from detector.score import load
 from detector.source import classifiers
 from detector.source.classifiers import CLASSIFIERS, Boosting, Kernel, Logistic, Scaling
-from detector.source.cues import JUDGED, NAMES, cues_of
+from detector.source.cues import CUES, JUDGED, NAMES, cues_of
 from detector.source.explain import by_group, ranges
 from detector.source.fusion import Fusion
 from detector.source.model import bundled_sources, load_source
@@ -247,6 +247,9 @@ def test_the_page_escapes_and_holds_the_figure(models):
     assert "<script>" not in page
     assert page.count("<svg") == 1
     assert "http" not in page.replace("http-equiv", "")
+    assert (
+        f"ratio of {models['boosting'].run['threshold']['llr']:.3g} or more" in page
+    )  # what decides is told
     text = terminal_source.text(judged)
     assert all(reason.sentence in text for reason in judged.explanation.reasons)
 
@@ -297,3 +300,8 @@ def test_a_detector_that_cannot_be_joined_is_refused_before_anything_is_said(
     said = capsys.readouterr()
     assert sentence in said.err
     assert said.out == ""
+
+
+def test_an_undefined_cue_is_named_as_a_person_would_name_it():
+    assert CUES["low_180"].say(np.nan) == "power from 180 to 260 Hz ? dB against the voice, undefined"
+    assert CUES["f0_median"].say(120.0) == "voice at 120 Hz"

@@ -20,17 +20,15 @@ class Cue:
 
     def say(self, value: float) -> str:
         """The phrase with a value in it; an undefined value is said to be so."""
-        return f"{self.words} undefined" if math.isnan(value) else self.phrase.format(value)
+        if not math.isnan(value):
+            return self.phrase.format(value)
+        parts = [(text, name is not None) for text, name, _, _ in Formatter().parse(self.phrase)]
+        return "".join(text + "?" * here for text, here in parts) + ", undefined"
 
     def number(self, value: float) -> str:
         """The value alone, written as in the phrase."""
         spec = next(spec for _, name, spec, _ in Formatter().parse(self.phrase) if name is not None)
         return format(value, spec or "")
-
-    @property
-    def words(self) -> str:
-        """The name as words: "f0_median" -> "f0 median"."""
-        return self.name.replace("_", " ")
 
 
 def listed(group: str, **cues: tuple) -> tuple[Cue, ...]:
