@@ -9,6 +9,7 @@ import pytest
 import replayguard
 from detector.score import load
 from detector.source import classifiers
+from detector.source.backbone import check_same
 from detector.source.classifiers import CLASSIFIERS, Boosting, Kernel, Logistic, Scaling
 from detector.source.cues import CUES, JUDGED, NAMES, cues_of
 from detector.source.explain import by_group, ranges
@@ -305,3 +306,8 @@ def test_a_detector_that_cannot_be_joined_is_refused_before_anything_is_said(
 def test_an_undefined_cue_is_named_as_a_person_would_name_it():
     assert CUES["low_180"].say(np.nan) == "power from 180 to 260 Hz ? dB against the voice, undefined"
     assert CUES["f0_median"].say(120.0) == "voice at 120 Hz"
+
+
+def test_bundled_source_model_was_joined_with_the_bundled_detector():
+    """They ship together: after either is made again, so is the other."""
+    check_same(load("default"), load_source("default").run["fusion"]["detector"])
