@@ -252,9 +252,8 @@ def load_recipe(name_or_path: str | Path | Recipe) -> Recipe:
     if unknown := [key for key in fields if key not in known]:
         close = difflib.get_close_matches(unknown[0][:100], known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(
-            f"{path}: unknown key {quoted(unknown[0])}{hint or '; see remasc.simulate.Recipe for what a recipe may say'}"
-        )
+        hint = hint or "; see remasc.simulate.Recipe for what a recipe may say"
+        raise ValueError(f"{path}: unknown key {quoted(unknown[0])}{hint}")
     try:
         return Recipe(**{"name": path.stem, **fields})
     except ValueError as error:
