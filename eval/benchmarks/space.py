@@ -334,10 +334,6 @@ def controls(found: Sequence[dict[str, Any]]) -> list[str]:
     out = []
     for row in found:
         where = f"{row['corpus']} {row['array']}"
-        top = row["gains"]["single - dummy"]["interval"][1]
-        out.append(
-            f"{where}: dummy gains at most {100 * top:.1f} points ({'holds' if top < 0.02 else 'FAILS'})."
-        )
         if row["null"]:
             low, high = NOTHING
             outside = [
@@ -346,6 +342,10 @@ def controls(found: Sequence[dict[str, Any]]) -> list[str]:
                 if cell["interval"][1] < low or cell["interval"][0] > high
             ]
             out.append(f"{where}: null control {'FAILS on ' + ', '.join(outside) if outside else 'holds'}.")
+        else:  # where nothing tells, nothing can be gained
+            top = row["gains"]["single - dummy"]["interval"][1]
+            verdict = "holds" if top < 0.02 else "FAILS"
+            out.append(f"{where}: dummy gains at most {100 * top:.1f} points ({verdict}).")
     return out
 
 
