@@ -123,8 +123,8 @@ def write(options: Knobs) -> None:
     lines = [
         f"# What carries the result, knob by knob ({options.array}, simulated)",
         "",
-        "EER in % on eval [95 % interval over trials], one corpus a line; the gain of space with the interval of "
-        "the difference. `python -m eval.benchmarks.knobs`",
+        "EER in % on eval [95 % interval over voices, over trials where voices are few], one corpus a line; the "
+        "gain of space with the interval of the difference. `python -m eval.benchmarks.knobs`",
         "",
         "| knob | seed | eval trials | " + " | ".join(space.VIEWS) + " | both against single |",
         "|---|---|---|---|---|---|---|---|",

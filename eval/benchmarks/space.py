@@ -3,8 +3,8 @@
 Four views of the same recordings, classified alike: the spectrum of channel 1 (single), the same with channel 1
 repeated as every microphone (dummy), what the microphones' covariance says without the spectrum (spatial), and
 both. Several ROOTs are several seeds of a recipe, or recipes that differ by one knob. Learnt on train, the
-classifier and its settings chosen on dev, eval scored once. Intervals are of trials drawn again, the differences of
-the same draws.
+classifier and its settings chosen on dev, eval scored once. Intervals are of voices drawn again
+(of trials, where these are few), the differences of the same draws.
 
 The dummy control: where dummy gains 2 points or more on single (the upper bound), the comparison hears something
 else than space. The null control is a corpus of a recipe with `null = true`: all views owe 45 to 55 %.
@@ -25,7 +25,8 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from eval.metrics import eer, percentile_interval
+from eval.breakdown import MIN_SPEAKERS
+from eval.metrics import eer, percentile_interval, resampled_counts
 from eval.probes import NOTHING
 from remasc import ARRAYS, Corpus, Recording, read_audio
 from remasc.atomic import whole_file, write_text
@@ -87,9 +88,16 @@ def compare(root: Path, corpus: Corpus, array: str, options: Space) -> dict[str,
     views, labels = facts(parts, array, options)
     scores = {view: strongest({name: views[name, view] for name in PARTITIONS}, labels) for view in VIEWS}
     truth = labels["eval"] == 1
-    draws = np.random.default_rng(0)
-    pairs = [_drawn(draws, truth) for _ in range(DRAWS)]
-    errors = {view: np.array([_eer(s.scores, truth, pair) for pair in pairs]) for view, s in scores.items()}
+    scenes = by_file(read_scenes(root))
+    told = [scene_of(r.file_id, scenes) for r in parts["eval"]]
+    voices = np.array([scene["voice"] for scene in told])
+    by_voice = min(len(set(voices[kept])) for kept in (truth, ~truth)) >= MIN_SPEAKERS
+    groups = (voices[truth], voices[~truth]) if by_voice else None
+    errors: dict[str, list[float]] = {view: [] for view in VIEWS}
+    for own, other in resampled_counts(int(truth.sum()), int((~truth).sum()), n=DRAWS, groups=groups):
+        for view, found in scores.items():
+            drawn = np.repeat(found.scores[truth], own), np.repeat(found.scores[~truth], other)
+            errors[view].append(eer(*drawn)[0])
     figures = {}
     for view, found in scores.items():
         point = float(eer(found.scores[truth], found.scores[~truth])[0])
@@ -97,7 +105,7 @@ def compare(root: Path, corpus: Corpus, array: str, options: Space) -> dict[str,
     gains = {
         f"{one} - {other}": {
             "points": figures[one]["eer"] - figures[other]["eer"],
-            "interval": _interval(errors[one] - errors[other]),
+            "interval": _interval(np.subtract(errors[one], errors[other])),
         }
         for one, other in GAINS
     }
@@ -110,16 +118,16 @@ def compare(root: Path, corpus: Corpus, array: str, options: Space) -> dict[str,
         "trials": {name: [int((labels[name] == k).sum()) for k in (1, 0)] for name in PARTITIONS},
         "views": figures,
         "gains": gains,
-        "knobs": _knobs(root, parts["eval"], truth, scores),
+        "drawn": "voices" if by_voice else "trials",
+        "knobs": _knobs(told, truth, scores),
     }
 
 
-def _knobs(root: Path, recordings: list[Recording], truth: np.ndarray, scores: dict[str, Any]) -> list[dict]:
+def _knobs(scenes: list[dict], truth: np.ndarray, scores: dict[str, Any]) -> list[dict]:
     """EER of each view in the lower, middle and upper third of eval by what the scenes have of each knob."""
-    scenes = by_file(read_scenes(root))
     rows = []
     for knob, of in KNOBS.items():
-        values = np.array([of(scene_of(r.file_id, scenes)) for r in recordings])
+        values = np.array([of(scene) for scene in scenes])
         edges = np.quantile(values, [0, 1 / 3, 2 / 3, 1])
         for low, high in pairwise(edges):
             kept = (values >= low) & (values <= high)
@@ -270,17 +278,8 @@ def strongest(columns: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> 
     return Found(best, candidates[best].decision_function(x["eval"]))
 
 
-def _drawn(rng: np.random.Generator, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    genuine, replay = np.flatnonzero(truth), np.flatnonzero(~truth)
-    return rng.choice(genuine, len(genuine)), rng.choice(replay, len(replay))
-
-
-def _eer(scores: np.ndarray, truth: np.ndarray, drawn: tuple[np.ndarray, np.ndarray]) -> float:
-    return float(eer(scores[drawn[0]], scores[drawn[1]])[0])
-
-
-def _interval(values: np.ndarray) -> list[float]:
-    return [float(v) for v in percentile_interval(values)]
+def _interval(values: Sequence[float]) -> list[float]:
+    return [float(v) for v in percentile_interval(np.asarray(values))]
 
 
 # ---------------------------------------------------------------- what is written
@@ -298,9 +297,9 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# What one channel, space, and both tell (simulated)",
         "",
-        "EER in % on eval [95 % interval over trials]; gains in points with the interval of the difference. "
-        "Classifiers of pooled facts (linear, support vectors, boosted trees), chosen on dev: "
-        "`python -m eval.benchmarks.space`.",
+        "EER in % on eval [95 % interval over voices, over trials where voices are few]; gains in points with the "
+        "interval of the difference. Classifiers of pooled facts (linear, support vectors, boosted trees), chosen "
+        "on dev: `python -m eval.benchmarks.space`.",
         "",
         "| corpus | array | eval trials | "
         + " | ".join(VIEWS)
