@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from commands import AsJson
-from commands.microphone import chosen, microphone, quiet_libraries
+from commands.microphone import chosen, microphone, quiet_libraries, recording
 
 MARKS = {"ok": "ok", "fault": "FAULT", "unknown": "unknown"}
 
@@ -53,7 +53,7 @@ def check(
     if source is None:
         waveform, sample_rate = _recorded(device, channels, geometry, rate, seconds)
     else:
-        waveform, sample_rate = _read(source, channels)
+        waveform, sample_rate = recording(source, channels, seconds=30)
     report = check_array(waveform, sample_rate, geometry)
     if as_json:
         told = {"array": report.array, "sound": report.sound, "sure": report.sure}
@@ -73,14 +73,6 @@ def _verdict(report: Any) -> str:
     if report.sound:
         return f"nothing speaks against the array {report.array}, but not all could be told"
     return f"not the array {report.array} as it should be"
-
-
-def _read(path: Path, channels: str | None) -> tuple[Any, int]:
-    from remasc.audio import read_audio
-    from streaming.devices import channels_of
-
-    waveform, rate = read_audio(path, seconds=30)
-    return (waveform if channels is None else waveform[list(channels_of(channels, len(waveform)))]), rate
 
 
 def _recorded(

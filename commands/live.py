@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from commands import AsJson
-from commands.microphone import chosen, microphone, quiet_libraries
+from commands.microphone import chosen, microphone, quiet_libraries, recording
 
 
 def live(
@@ -136,14 +136,9 @@ def _tell(text: str) -> None:
 
 
 def _file(path: Path, channels: str | None, real_time: bool, seconds: float | None) -> Any:
-    from remasc.audio import read_audio
-    from streaming.devices import channels_of
     from streaming.sources import ArraySource, Paced
 
-    waveform, rate = read_audio(path, seconds=seconds)
-    if channels is not None:
-        waveform = waveform[list(channels_of(channels, len(waveform)))]
-    sound = ArraySource(waveform, rate)
+    sound = ArraySource(*recording(path, channels, seconds))
     return Paced(sound, str(path)) if real_time else sound
 
 

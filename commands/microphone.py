@@ -1,9 +1,10 @@
-"""What `live` and `array check` share: a microphone from command line arguments."""
+"""What `live`, `serve` and `array check` share: a microphone, or a recording, from command line arguments."""
 
 import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -23,6 +24,17 @@ def chosen(channels: str | None, geometry: Any) -> tuple[int, ...]:
             f"{geometry.num_mics} microphones; name as many"
         )
     return picked
+
+
+def recording(path: Path, channels: str | None, seconds: float | None = None) -> tuple[Any, int]:
+    """The array's channels (M, T) of a sound file, its first `seconds`, and its rate."""
+    from remasc.audio import read_audio
+    from streaming.devices import channels_of
+
+    waveform, rate = read_audio(path, seconds=seconds)
+    if channels is not None:
+        waveform = waveform[list(channels_of(channels, len(waveform)))]
+    return waveform, rate
 
 
 def microphone(

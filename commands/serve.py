@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from commands.microphone import chosen, microphone, recording
+
 
 def serve(
     device: str | None = None,
@@ -79,27 +81,20 @@ def _page(device, source, array, channels, detector, threshold):
     page = Page(judge, door("127.0.0.1"), known, threshold, second=_second_opinion())
     if device is None and source is None:
         return page
-    from remasc.audio import read_audio
-    from streaming.devices import channels_of
     from streaming.sources import ArraySource, Paced
     from streaming.web.feed import Feed
+
+    picked = chosen(channels, known) if source is None else ()
 
     def ears(sample_rate: int) -> StreamingDetector:
         return StreamingDetector(judge, known, sample_rate, settings=Settings(threshold=threshold))
 
-    def microphone():
-        from streaming.microphone import Microphone
+    def sound():
+        if source is None:
+            return microphone(device, picked, known, None, None)
+        return Paced(ArraySource(*recording(source, channels)), source.name)
 
-        picked = channels_of(channels) if channels else tuple(range(known.num_mics if known else 1))
-        return Microphone(device, picked, array_rate=known.sample_rate if known else None)
-
-    def recording() -> Paced:
-        waveform, rate = read_audio(source)
-        if channels is not None:
-            waveform = waveform[list(channels_of(channels, len(waveform)))]
-        return Paced(ArraySource(waveform, rate), source.name)
-
-    page.feed = Feed(recording if source else microphone, ears, known, again=source is not None)
+    page.feed = Feed(sound, ears, known, again=source is not None)
     page.source = source.name if source else str(device)
     return page
 

@@ -126,14 +126,7 @@ class Training:
             raise ValueError(
                 f"the loss is {value} in epoch {position.epoch + 1}; lower --learning-rate or set --clip"
             )
-        scaler = self.precision.scaler
-        self.optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        if config.clip > 0:
-            scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
-        scaler.step(self.optimizer)
-        scaler.update()
+        self.precision.step(loss, self.optimizer, self.network, config.clip)
         position.loss_sum += value * total
         position.weight_sum += total
         self.log.step(position.epoch * steps + position.step + 1, position.epoch + 1, value)

@@ -117,5 +117,17 @@ class Precision:
         self.on = self.dtype != torch.float32
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.dtype == torch.float16)
 
+    def step(
+        self, loss: torch.Tensor, optimizer: torch.optim.Optimizer, network: torch.nn.Module, clip: float
+    ) -> None:
+        """One step down the gradient of `loss`, whose norm is at most `clip` (0 = as it is)."""
+        optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if clip > 0:
+            self.scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
     def __call__(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.device.type, self.dtype) if self.on else contextlib.nullcontext()

@@ -90,7 +90,7 @@ class PreparedCache(Sequence[np.ndarray]):
             built = unordered(build_shard, jobs, workers)
             for _ in tracked(built, "preparing clips", len(recordings), done, progress):
                 pass
-        for left_over in folder.glob(".shard-*.partial*"):  # of runs that were killed
+        for left_over in folder.glob(".*.partial*"):  # of runs that were killed
             left_over.unlink(missing_ok=True)
         return cls.open(folder)
 

@@ -145,14 +145,7 @@ class Fitting:
         value = loss.item()
         if not np.isfinite(value):
             raise ValueError(f"the loss is {value} in epoch {position.epoch + 1}; lower --learning-rate")
-        scaler = self.precision.scaler
-        self.optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        if config.clip > 0:
-            scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
-        scaler.step(self.optimizer)
-        scaler.update()
+        self.precision.step(loss, self.optimizer, self.network, config.clip)
         position.loss_sum += value * len(batch)
         position.weight_sum += len(batch)
         self.progress.step(position.epoch * steps + position.step + 1, position.epoch + 1, value)

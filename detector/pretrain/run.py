@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from detector.fitting import Interrupted
 from detector.pretrain.masking import SHARE, SIDES, draw_masks
@@ -161,13 +161,7 @@ class _Run:
             raise ValueError(
                 f"the loss is {loss.item()} in epoch {position.epoch + 1}; lower the learning rate"
             )
-        scaler = self.precision.scaler
-        self.optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-        scaler.step(self.optimizer)
-        scaler.update()
+        self.precision.step(loss, self.optimizer, network, config.clip)
         row = position.history[-1]
         row["steps"] += 1
         for name, value in (("infonce", infonce), ("mse", mse), ("loss", loss)):
