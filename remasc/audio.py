@@ -33,6 +33,17 @@ MAX_PEAK = 8.0  # float files may overshoot a little; 18 dB over full scale is a
 _BLOCK = 1 << 16
 
 
+def sound_files_below(folder: Path) -> list[Path]:
+    """Sound files in the folder and in those inside of it, sorted; no hidden ones (half written, `._` of macOS)."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
 @dataclass(frozen=True)
 class AudioInfo:
     """What a sound file's header says, after the checks that `read_audio` makes on it."""

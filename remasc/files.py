@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
-from remasc.audio import SUFFIXES
+from remasc.audio import SUFFIXES, sound_files_below
 from remasc.sentences import quoted
 
 
@@ -40,7 +40,7 @@ def _meant(name: str) -> list[Path]:
     except OSError as error:  # a name that is too long, a folder that may not be entered
         raise ValueError(f"{quoted(name)}: {error.strerror}; expected a sound file or a folder") from None
     if is_folder:
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        inside = sound_files_below(path)
         if not inside:
             raise ValueError(f"{name}: the folder holds no sound files ({', '.join(sorted(SUFFIXES))})")
         return inside

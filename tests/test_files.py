@@ -46,3 +46,10 @@ def test_names_that_stand_for_nothing(folder, name, said):
     assert len(str(error.value)) < 300
     with pytest.raises(ValueError, match="nothing to score"):
         named()
+
+
+def test_what_is_hidden_is_not_taken(folder):
+    (folder / ".cache").mkdir()
+    for name in (".b.x1.partial.wav", "sub/._c.wav", ".cache/d.wav"):
+        (folder / name).touch()
+    assert named(".") == ["a.flac", "b.wav", "odd[1].wav", "sub/c.WAV"]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from remasc.audio import SUFFIXES
+from remasc.audio import SUFFIXES, sound_files_below
 from remasc.files import sound_files
 from remasc.sentences import quoted
 
@@ -67,8 +67,7 @@ def _walked(root: Path) -> list[Clip]:
     clips = [
         Clip(path, path.relative_to(root).as_posix(), folder.name)
         for folder in folders
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
+        for path in sound_files_below(folder)
     ]
     if not clips:
         raise ValueError(

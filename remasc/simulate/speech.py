@@ -15,7 +15,7 @@ import numpy as np
 from scipy import fft as sfft
 from scipy import signal
 
-from remasc.audio import SUFFIXES, read_audio, resample
+from remasc.audio import read_audio, resample, sound_files_below
 from remasc.protocol import PARTITIONS
 from remasc.sentences import is_name, quoted, reason
 
@@ -50,8 +50,7 @@ def audio_files(folder: Path) -> list[Path]:
     """All sound files below a folder, sorted; ValueError where there are none."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: not a folder; expected a folder of wav, flac or ogg files")
-    found = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()]
-    found.sort(key=lambda p: p.relative_to(folder).as_posix())
+    found = sorted(sound_files_below(folder), key=lambda p: p.relative_to(folder).as_posix())
     if not found:
         raise ValueError(f"{folder}: no wav, flac or ogg file in it; give a folder of clean speech or noise")
     return found
