@@ -87,8 +87,8 @@ class Recipe:
     voices: dict[str, int] = field(default_factory=lambda: {"train": 24, "dev": 6, "eval": 10})
     unlabelled_share: float = 0.25  # how often train asks sets without speaker labels, where there are any
     source_recorders: dict[str, float] = field(default_factory=lambda: {"1": 0.4, "2": 0.35, "3": 0.25})
-    effort_db: float = 2.0  # standard deviation of the voices' tilt, dB per octave around 1 kHz
-    colour_db: float = 3.0  # and of their colour: a smooth curve, dB at each octave
+    effort_db: float = 2.6  # standard deviation of the voices' tilt, dB per octave around 1 kHz
+    colour_db: float = 4.0  # and of their colour: a smooth curve, dB at each octave
     codec_share: float = 0.3
     built_in_share: float = 0.3  # share of the vehicle's replays that come from its own loudspeakers
     equaliser_share: float = 0.25  # of the replays: the attacker inverts the device's response
