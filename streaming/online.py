@@ -127,8 +127,9 @@ class StreamingDetector:
             from detector.score import load
 
             detector = load(detector)
-        self.detector = detector
-        self.array = get_array(array) if isinstance(array, str | Path) else array
+        array = get_array(array) if isinstance(array, str | Path) else array
+        _check_kinds(detector, array, settings)
+        self.detector, self.array = detector, array
         self.sample_rate = checked_rate(sample_rate)
         self.settings = settings or Settings()
         self.vad = vad or EnergyVad(self.sample_rate)
@@ -290,6 +291,24 @@ class StreamingDetector:
             "look": frames(settings.first),
             "every": max(1, frames(settings.every)),
         }
+
+
+def _check_kinds(detector: object, array: object, settings: object) -> None:
+    """What is given in Python has no type yet; an AttributeError in mid-stream would be no way to say so."""
+    if not callable(getattr(detector, "judge", None)):
+        raise ValueError(
+            f"the detector is of type {type(detector).__name__}; expected what `detector.load()` returns, a bundled name or a "
+            "checkpoint folder"
+        )
+    if not isinstance(array, MicArray | None):
+        raise ValueError(
+            f"the array is of type {type(array).__name__}; expected a MicArray, an array's name or file, or None "
+            "where it is not known"
+        )
+    if not isinstance(settings, Settings | None):
+        raise ValueError(
+            f"the settings are of type {type(settings).__name__}; expected `streaming.Settings(...)` or None"
+        )
 
 
 def seconds_of(sample: int, sample_rate: int) -> float:

@@ -334,6 +334,23 @@ def test_settings_that_cannot_be_are_refused(options, message):
         Settings(**options)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"array": 7}, "the array is of type int; expected a MicArray"),
+        ({"array": np.zeros((2, 3))}, "the array is of type"),
+        ({"array": b"D1"}, "the array is of type"),
+        ({"detector": None}, "the detector is of type NoneType; expected what"),
+        ({"detector": 3.5}, "the detector is of type float"),
+        ({"settings": {"first": 1.0}}, "expected `streaming.Settings"),
+    ],
+)
+def test_what_is_no_detector_no_array_or_no_settings_is_one_sentence(given, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        StreamingDetector(**{"detector": Cheap(), "array": None, "sample_rate": RATE} | given)
+    assert "\n" not in str(refused.value)
+
+
 def test_what_the_detector_cannot_take_is_said_at_once(untrained):
     with pytest.raises(ValueError, match="at most 16"):
         StreamingDetector(untrained, None, RATE).feed(np.zeros((17, 10), np.float32))
