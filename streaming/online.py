@@ -297,8 +297,8 @@ def _check_kinds(detector: object, array: object, settings: object) -> None:
     """What is given in Python has no type yet; an AttributeError in mid-stream would be no way to say so."""
     if not callable(getattr(detector, "judge", None)):
         raise ValueError(
-            f"the detector is of type {type(detector).__name__}; expected what `detector.load()` returns, a bundled name or a "
-            "checkpoint folder"
+            f"the detector is of type {type(detector).__name__}; expected what `detector.load()` returns, a "
+            "bundled name or a checkpoint folder"
         )
     if not isinstance(array, MicArray | None):
         raise ValueError(
