@@ -25,7 +25,7 @@ PUBLISHED = {
     "clip": 0.0,
 }
 COMPACT = PUBLISHED | {
-    "epochs": 24,
+    "epochs": 40,
     "learning_rate": 2e-3,
     "schedule": "cosine",
     "clip": 5.0,
@@ -78,7 +78,7 @@ class TrainConfig:
             iterations) and no other setting of a network.
         array: D1, D2, D3 or D4; "all" (the default of compact) where one set of weights serves them all.
         seed: Draws the initial weights, the order of the clips, and augmentation.
-        epochs: At most so many (100; compact: 24).
+        epochs: At most so many (100; compact: 40).
         batch_size: Clips per step over all processes together (64; malrad: 8).
         learning_rate: Its peak (published 1e-4, acoustic-maps 1e-3, compact 2e-3).
         backbone: Of compact: cnn, edge (a CNN of under 20,000 parameters), ast (AST tiny) or psla (EfficientNet
