@@ -26,7 +26,7 @@ from streaming.web.bearing import bearing
 from streaming.web.feed import Feed, Hub
 from streaming.web.guard import HEADERS, MIN_TOKEN, door, host_name
 from streaming.web.limits import CLIENTS, RateLimit
-from streaming.web.server import Punctual, listening, server
+from streaming.web.server import Impatient, Punctual, listening, server
 
 HERE, LIVE = "http://127.0.0.1:8765", "ws://127.0.0.1:8765/api/live"
 TOKEN = "a-token-of-some-length"
@@ -555,16 +555,24 @@ def test_a_port_in_use_is_one_sentence(capsys):
 
 
 @pytest.fixture
-def address(page, monkeypatch):
-    """A real server that is impatient, in a thread."""
+def serving(page, monkeypatch):
+    """A real server that is impatient, in a thread, and its address; the system holds little of what it sends."""
     monkeypatch.setattr(Punctual, "patience", 0.3)
+    monkeypatch.setattr(Impatient, "taking", 0.5)
     with listening("127.0.0.1", 0) as bound:
-        serving = server(page)
-        thread = threading.Thread(target=serving.run, kwargs={"sockets": [bound]}, daemon=True)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        one = server(page)
+        thread = threading.Thread(target=one.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
-        yield bound.getsockname()
-        serving.should_exit = True
+        yield one, bound.getsockname()
+        one.should_exit = True
         thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def address(serving):
+    return serving[1]
 
 
 ASKED = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -589,3 +597,104 @@ def trickle(slow):
 def test_a_header_that_trickles_in_is_shown_out(address):
     with socket.create_connection(address, timeout=10) as slow, pytest.raises(OSError):
         trickle(slow)
+
+
+@pytest.mark.parametrize("asked", [b"POST / HTTP/1.1", b"POST /api/analyse?array=no HTTP/1.1"])
+def test_a_body_that_trickles_in_after_its_answer_is_shown_out(address, asked):
+    with socket.create_connection(address, timeout=10) as slow:
+        slow.sendall(asked + b"\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n")
+        assert slow.recv(12).startswith(b"HTTP/1.1 4")
+        with pytest.raises(OSError):
+            trickle(slow)
+
+
+def stingy(address):
+    """A connection whose system takes little before somebody reads."""
+    reader = socket.socket()
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reader.settimeout(10)
+    reader.connect(address)
+    return reader
+
+
+def until(what, seconds=8.0):
+    ends = time.monotonic() + seconds
+    while not what() and time.monotonic() < ends:
+        time.sleep(0.02)
+    return what()
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
+def test_who_asks_and_does_not_read_is_shown_out(serving, more):
+    one, address = serving
+    asked = b"GET /pictures.js HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    with stingy(address) as reader:
+        reader.sendall(40 * (asked + b"\r\n") + asked + more + b"\r\n")
+        assert until(lambda: len(one.server_state.connections) == 1)
+        assert until(lambda: not one.server_state.connections)
+        assert not one.server_state.tasks
+    with socket.create_connection(address, timeout=10) as prompt:
+        prompt.sendall(ASKED)
+        assert prompt.recv(12) == b"HTTP/1.1 200"
+
+
+def test_who_reads_slowly_but_reads_gets_all(address):
+    with stingy(address) as reader:
+        reader.sendall(b"GET /pictures.js HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        said = b""
+        while part := reader.recv(2048):
+            said += part
+            time.sleep(0.005)
+    assert said.endswith((STATIC / "pictures.js").read_bytes())
+
+
+UPGRADE = (
+    b"GET /api/live HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class Endless(ArraySource):
+    """Sound for as long as the test takes."""
+
+    over = False
+
+    def stop(self):
+        self.over = True
+
+    def __iter__(self):
+        while not self.over:
+            time.sleep(0.05)
+            yield from super().__iter__()
+
+
+@pytest.fixture
+def on_air(page, judge):
+    """The page's live side; ask for it before `serving`."""
+    page.feed = Feed(lambda: Endless(np.zeros((7, 160), np.float32), 16000), ears(judge), None)
+    return page.feed
+
+
+def test_a_viewer_that_does_not_read_is_shown_out(on_air, serving):
+    one, address = serving
+    with stingy(address) as reader, stingy(address) as other:
+        for viewer in (reader, other):
+            viewer.sendall(UPGRADE)
+            assert viewer.recv(12) == b"HTTP/1.1 101"
+        assert until(lambda: len(on_air.hub.viewers) == 2)
+        for _ in range(400):
+            on_air.hub.publish({"type": "notice", "sentence": "x" * 2000})
+            other.recv(65536)
+        assert until(lambda: len(on_air.hub.viewers) < 2)
+        assert until(lambda: len(one.server_state.connections) < 2)
+        assert len(on_air.hub.viewers) == len(one.server_state.connections) == 1
+
+
+def test_who_pings_and_does_not_read_the_answers_owes_no_more_than_allowed(on_air, serving, monkeypatch):
+    monkeypatch.setattr("streaming.web.server.MOST_OWED", 50_000)
+    monkeypatch.setattr(Impatient, "taking", 60.0)
+    ping = b"\x89\xfd" + b"\0" * 4 + b"x" * 125
+    with stingy(serving[1]) as reader:
+        reader.sendall(UPGRADE)
+        with pytest.raises(OSError):
+            reader.sendall(ping * 200_000)

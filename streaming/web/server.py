@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from streaming.web.app import Page, build_app
 
@@ -17,9 +18,54 @@ HEADER_BYTES = 16384
 HEADER_SECONDS = (
     10.0  # from a connection's first moment, or from a request's first byte, to the end of its header
 )
+TAKEN_SECONDS = 20.0  # in which a reader takes what it was sent
+MOST_OWED = 8 * 2**20  # bytes, of a reader that goes on asking
 
 
-class Punctual(H11Protocol):
+class Impatient(asyncio.Protocol):
+    """Who does not read is shown out: what is sent must leave this process within `taking` seconds.
+
+    A transport that is closed waits for ever until all it holds was taken, hence `abort`. Without a limit at zero a
+    reader that owes less than 64 KiB would not be noticed.
+    """
+
+    taking = TAKEN_SECONDS
+    transport: asyncio.Transport
+    _owing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        transport.set_write_buffer_limits(high=0)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.get_write_buffer_size() > MOST_OWED:
+            self.transport.abort()
+        else:
+            super().data_received(data)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._owing = asyncio.get_running_loop().call_later(self.taking, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._paid()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._paid()
+
+    def _paid(self) -> None:
+        if self._owing is not None:
+            self._owing.cancel()
+            self._owing = None
+
+
+class Viewer(Impatient, WebSocketsSansIOProtocol):
+    """A WebSocket whose reader must read."""
+
+
+class Punctual(Impatient, H11Protocol):
     """Who connects and does not ask is shown out: else `CONNECTIONS` of such would lock out everybody."""
 
     patience = HEADER_SECONDS
@@ -89,7 +135,7 @@ def server(page: Page) -> uvicorn.Server:
         timeout_graceful_shutdown=3,
         h11_max_incomplete_event_size=HEADER_BYTES,
         http=Punctual,
-        ws="websockets-sansio",
+        ws=Viewer,
         ws_max_size=4096,
         ws_max_queue=4,
     )
