@@ -6,6 +6,7 @@ Imports nothing heavy: `replayguard train --help` is answered from here.
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 BASELINES = ("lfcc-gmm", "cqcc-gmm", "void", "sub-bass", "gcc")  # no network: see detector/baselines
 ANY_ARRAY = ("compact", "lfcc-gmm", "cqcc-gmm", "void", "sub-bass")  # one set of weights for any of them
+CHOOSING = ("nn-multichannel", "malrad")  # may be trained on some of an array's microphones
 ADAM = ("malrad",)  # by its paper; AdamW for all others
 ARRAY_NAMES = ("D1", "D2", "D3", "D4")
 # Where a run lies and how fast it goes; everything else decides its result.
@@ -90,6 +92,8 @@ class TrainConfig:
             at the earliest; 0 = never.
         clip: Largest norm of the gradient; 0 = as it is (published 0, compact 5).
         filters: Filters of the bank of nn-single, nn-dummy and nn-multichannel.
+        channels: Of nn-multichannel and malrad: the array's microphones that are heard, from 1, such as 1-4-2;
+            default: all.
         seconds: First seconds of a recording that compact trains on; published networks take 1 s.
         dev_share: Share of core held back as dev, where the corpus does not list its own.
         protocol_seed: Draws the dev speakers there, so that all seeds of a system choose on the same dev.
@@ -119,6 +123,7 @@ class TrainConfig:
     patience: int | None = None
     clip: float | None = None
     filters: int = 64
+    channels: str | None = None
     seconds: float = 4.0
     dev_share: float = 0.2
     protocol_seed: int = 0
@@ -162,6 +167,11 @@ class TrainConfig:
     def arrays(self) -> tuple[str, ...]:
         """The names of the arrays that this run is for."""
         return ARRAY_NAMES if self.array == "all" else (str(self.array),)
+
+    @property
+    def microphones(self) -> tuple[int, ...] | None:
+        """The channels that are heard, counted from 0; None: all."""
+        return None if self.channels is None else tuple(int(n) - 1 for n in self.channels.split("-"))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; `from_dict` takes them back."""
@@ -223,6 +233,17 @@ def _check_used(config: TrainConfig) -> None:
     for name in COMPACT if config.system in BASELINES else ():
         if name not in DEFAULTS[config.system] and getattr(config, name) is not None:
             raise ValueError(f"{config.system} has no {name}, for it trains no network; leave it out")
+    if config.channels is None:
+        return
+    if config.system not in CHOOSING:
+        raise ValueError(
+            f"{config.system} hears the channels it always hears; --channels is of {CHOOSING[0]}"
+        )
+    heard = config.channels.split("-")
+    if not all(re.fullmatch("[1-9][0-9]?", word) for word in heard) or len(set(heard)) < len(heard):
+        raise ValueError(
+            f"channels is {quoted(config.channels)}; expected microphones such as 1-4-2, each once"
+        )
 
 
 def _check_array(config: TrainConfig) -> None:

@@ -40,7 +40,8 @@ class Specification:
     """What a trained network takes: its rate in Hz, its channels, and the arrays it was trained on.
 
     `num_mics` is the number of channels of the network, None where it takes any number up to `max_mics`;
-    `seconds` is how much of a recording's beginning it hears, None for all of it.
+    `seconds` is how much of a recording's beginning it hears, None for all of it; `channels` (from 0) are those of
+    the recording that it hears, None for all or for what the system always takes.
     """
 
     system: str
@@ -49,6 +50,7 @@ class Specification:
     num_mics: int | None = None
     max_mics: int = 64
     seconds: float | None = None
+    channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         check_system(self.system)
@@ -70,9 +72,21 @@ class Specification:
         if not isinstance(self.arrays, list | tuple) or not all(map(is_name, self.arrays)):
             raise ValueError(f"specification: arrays is {quoted(self.arrays)}; expected a list of names")
         object.__setattr__(self, "arrays", tuple(self.arrays))
+        if self.channels is not None:
+            self._check_channels(self.channels)
+            object.__setattr__(self, "channels", tuple(self.channels))
+
+    def _check_channels(self, channels: object) -> None:
+        whole = isinstance(channels, list | tuple) and all(type(c) is int and 0 <= c < 64 for c in channels)
+        if not whole or not len(set(channels)) == len(channels) == self.num_mics:
+            raise ValueError(
+                f"specification: channels is {quoted(channels)}; expected num_mics different ones, from 0"
+            )
 
     def as_dict(self) -> dict[str, object]:
-        return asdict(self) | {"arrays": list(self.arrays)}
+        plain = asdict(self) | {"arrays": list(self.arrays)}
+        chosen = plain.pop("channels")
+        return plain if chosen is None else plain | {"channels": list(chosen)}
 
     @classmethod
     def from_dict(cls, values: dict) -> Specification:
@@ -85,7 +99,13 @@ class Specification:
         """Refuse a channel count the network cannot take; warn of an array it was not trained on."""
         if num_mics > self.max_mics:
             raise ValueError(f"{num_mics} channels; {self.system} takes at most {self.max_mics}")
-        if CHANNELS[self.system] == "all" and self.num_mics not in (None, num_mics):
+        if self.channels is not None:
+            if max(self.channels) >= num_mics:
+                raise ValueError(
+                    f"the recording has {num_mics} channels; this {self.system} hears channel "
+                    f"{max(self.channels) + 1}: use a detector trained on this array"
+                )
+        elif CHANNELS[self.system] == "all" and self.num_mics not in (None, num_mics):
             raise ValueError(
                 f"the recording has {num_mics} channels; this {self.system} was trained on "
                 f"{'/'.join(self.arrays)} and takes {self.num_mics}: use a detector trained on this array"
@@ -99,6 +119,8 @@ class Specification:
 
     def channels_of(self, waveform: np.ndarray) -> np.ndarray:
         """The network's channels (num_mics, T) of a recording (M, T)."""
+        if self.channels is not None:
+            return waveform[list(self.channels)]
         if CHANNELS[self.system] == "first":
             return waveform[:1]
         if CHANNELS[self.system] == "repeat-first":
@@ -115,8 +137,11 @@ def check_system(name: str) -> str:
     return name
 
 
-def specify(system: str, arrays: tuple[MicArray, ...]) -> Specification:
-    """The specification of a system to be trained on these arrays (one for what hears their geometry)."""
+def specify(
+    system: str, arrays: tuple[MicArray, ...], channels: tuple[int, ...] | None = None
+) -> Specification:
+    """The specification of a system to be trained on these arrays (one for what hears their geometry), or on
+    these of its channels."""
     check_system(system)
     names = tuple(array.name for array in arrays)
     if system == "compact":
@@ -126,12 +151,17 @@ def specify(system: str, arrays: tuple[MicArray, ...]) -> Specification:
     if len(arrays) != 1 and system not in ANY_ARRAY:
         raise ValueError(f"{system} is trained on one array at a time, got {', '.join(names)}; choose one")
     num_mics = 1 if CHANNELS[system] == "first" else arrays[0].num_mics
+    if channels is not None and max(channels) >= num_mics:
+        raise ValueError(
+            f"{names[0]} has {num_mics} microphones; number {max(channels) + 1} is not among them"
+        )
     sample_rate = arrays[0].sample_rate
     if system in BASELINES:
         from detector.baselines import BASELINES as kinds
 
         sample_rate = kinds[system].rate or sample_rate
-    return Specification(system, sample_rate, names, num_mics)
+    num_mics = num_mics if channels is None else len(channels)
+    return Specification(system, sample_rate, names, num_mics, channels=channels)
 
 
 def build_network(config: dict) -> nn.Module:

@@ -82,7 +82,9 @@ def run(
             chosen = claim.finished
             log.say(f"{config.out}: finished, {rundir.in_words(chosen)}; nothing to do")
             return _result(config, chosen, already_finished=True)
-        specification = specify(config.system, tuple(ARRAYS[name] for name in config.arrays))
+        specification = specify(
+            config.system, tuple(ARRAYS[name] for name in config.arrays), config.microphones
+        )
         arguments: dict[str, Any] = {"filters": config.filters} if config.system.startswith("nn-") else {}
         if config.backbone != "cnn":
             arguments = dict(EDGE) if config.backbone == "edge" else {"backbone": config.backbone}
