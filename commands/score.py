@@ -22,6 +22,7 @@ def score(
     as_tsv: Annotated[bool, tyro.conf.arg(name="tsv")] = False,
     prior: float = 0.5,
     threshold: float | None = None,
+    explain: bool = False,
     workers: int | None = None,
 ) -> int:
     """Score recordings (higher = more genuine), or a whole partition of a corpus.
@@ -40,13 +41,16 @@ def score(
         as_tsv: Tab-separated values with a header.
         prior: Prior probability of a living person, for the probability.
         threshold: Accept at or above this score; default: the detector's own.
+        explain: Say what drove each decision: spectrum, space, movement, silence (not for --tsv).
         workers: Processes; default: one per core.
     """
     if corpus is not None:
         if files or file_list:
             raise ValueError("give either FILES or --corpus, not both")
-        if as_json or as_tsv or threshold is not None:
-            raise ValueError("--corpus writes scores.tsv; --json, --tsv and --threshold are for FILES")
+        if as_json or as_tsv or explain or threshold is not None:
+            raise ValueError(
+                "--corpus writes scores.tsv; --json, --tsv, --explain and --threshold are for FILES"
+            )
         from detector.batch import score_corpus
         from remasc import Corpus
 
@@ -60,13 +64,16 @@ def score(
         return 0
     if as_json and as_tsv:
         raise ValueError("give either --json or --tsv, not both")
+    if as_tsv and explain:
+        raise ValueError("a table has no room for explanations; give --json or nothing instead of --tsv")
     if out is not None:
         raise ValueError("--out is for --corpus; the scores of FILES go to standard output: --tsv > FILE")
     from detector.batch import judge_all
     from detector.calibration import probability
+    from detector.quality import MAX_SECONDS
     from detector.score import load
     from eval import terminal
-    from remasc import get_array
+    from remasc import get_array, read_audio
     from remasc.files import sound_files
 
     probability(0.0, prior)  # a bad prior is an error before any file is opened
@@ -87,7 +94,12 @@ def score(
     else:
         print(terminal.polarity(limits["threshold"], threshold is not None, loaded.run, prior))
     undecided = 0
-    for judged in judgements:
+    for (path, _, _), judged in zip(jobs, judgements, strict=True):
         undecided += judged.decision == "undecided"
-        print(line(judged), flush=True)
+        if explain and judged.score is not None:
+            waveform, rate = read_audio(path, seconds=MAX_SECONDS + 1)
+            told = loaded.explain(waveform, rate, array, prior=prior, threshold=threshold)
+            print(terminal.explained(judged, told, limits if as_json else None), flush=True)
+        else:
+            print(line(judged), flush=True)
     return 1 if undecided else 0

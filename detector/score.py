@@ -26,6 +26,8 @@ from remasc.sentences import quoted, reason
 if TYPE_CHECKING:
     import torch  # imported when a checkpoint is loaded: an exported detector judges without it
 
+    from detector.explain import Explanation
+
 BUNDLED = Path(__file__).parent / "bundled"
 
 
@@ -131,6 +133,19 @@ class Detector:
         except (ValueError, OSError) as error:
             detail = (error.strerror if isinstance(error, OSError) else None) or str(error)
             return Judgement(trial, None, None, None, "undecided", "unreadable", detail)
+
+    def explain(
+        self, waveform: np.ndarray, sample_rate: int, array: MicArray | str | None = None, **options
+    ) -> Explanation:
+        """What drove the judgement: spectrum, space, movement and silence, each with its share and a sentence.
+
+        `options` are those of `judge`. What cannot be judged is not explained: the explanation says why.
+        """
+        from detector.explain import explain
+
+        judged = self.judge(waveform, sample_rate, array, **options)
+        heard = _samples(waveform)[:, : int(quality.MAX_SECONDS * sample_rate)]
+        return explain(self, judged, heard, sample_rate)
 
     def weights(self) -> Iterator[tuple[str, bytes]]:
         """What it learnt, by name: detectors are one where these, their config and their run are."""

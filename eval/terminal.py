@@ -14,6 +14,7 @@ from remasc.sentences import plain
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from detector.explain import Explanation
     from detector.score import Judgement
 
 TSV_HEADER = "trial\tscore\tllr\tprobability\tdecision\treason\tdetail"
@@ -46,6 +47,24 @@ def tsv_line(judged: Judgement) -> str:
 def json_line(judged: Judgement, limits: dict[str, Any]) -> str:
     """A judgement and what it was judged by (`limits`: threshold, prior) as one JSON object."""
     return json.dumps(judged.as_dict() | limits)
+
+
+def explained(judged: Judgement, told: Explanation, limits: dict[str, Any] | None) -> str:
+    """A judgement and what drove it: lines for a person, or with `limits` one JSON object."""
+    if limits is not None:
+        return json.dumps(judged.as_dict() | limits | {"explanation": told.as_dict()})
+    lines = [text_line(judged)]
+    for one in told.contributions:
+        side = "for a person" if one.part > 0 else "for a playback device"
+        part = f"{one.part:+7.2f}" if one.defined else "      -"
+        lines.append(f"  {part}  {one.group:<9} {side + ': ' if one.defined else ''}{one.sentence}")
+    if told.contributions:
+        limit = "" if told.threshold is None else f", accepted from {told.threshold:.2f}"
+        lines.append(
+            f"  {told.value:+7.2f}  {told.unit:<9} = the parts and {told.reference:+.2f} of an average command "
+            f"of the same course{limit}"
+        )
+    return "\n".join(lines)
 
 
 def headline(figures: dict) -> str:
