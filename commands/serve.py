@@ -60,7 +60,8 @@ def serve(
         print(
             f"replayguard serve: http://{shown}:{bound}/" + (f"?token={token}" if token else ""), flush=True
         )
-        print("Ctrl-C ends it.", file=sys.stderr)
+        every = entrance.addresses * f"From elsewhere put this machine's address for {host}. "
+        print(f"{every}Ctrl-C ends it.", file=sys.stderr)
         run(page, sockets)
     return 0
 
@@ -100,7 +101,12 @@ def _page(device, source, array, channels, detector, threshold):
 
 
 def _second_opinion():
-    """The bundled source model, where this installation has one that it can use."""
+    """The bundled source model, where this installation has one that it can use. It decides nothing: a page does
+    without."""
     from detector.source.model import bundled_sources, load_source
 
-    return load_source() if "default" in bundled_sources() else None
+    try:
+        return load_source() if "default" in bundled_sources() else None
+    except ValueError as error:
+        print(f"replayguard serve: recordings are judged without cues ({error})", file=sys.stderr)
+        return None

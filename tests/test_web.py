@@ -546,6 +546,19 @@ def test_the_command_refuses_what_cannot_be(capsys):
         assert words in capsys.readouterr().err
 
 
+def test_a_source_model_that_cannot_be_used_does_not_close_the_page(capsys, monkeypatch):
+    from commands import serve
+    from detector.source import model
+
+    def fails():
+        raise ValueError("of another version")
+
+    monkeypatch.setattr(model, "bundled_sources", lambda: ("default",))
+    monkeypatch.setattr(model, "load_source", fails)
+    assert serve._second_opinion() is None
+    assert "of another version" in capsys.readouterr().err
+
+
 def test_a_port_in_use_is_one_sentence(capsys):
     import replayguard
 
