@@ -1,7 +1,8 @@
 """The compact detector as ONNX, for machines without torch; `detector.runtime` hears with it.
 
-The network goes from planes to a score; the planes are made by NumPy (`detector.frontends.portable`), so that one
-file serves any number of microphones. Before anything is written the export must agree with the detector.
+The network goes from a chunk of planes and its state to the score so far (`detector.chunked`); the planes are made
+by NumPy (`detector.frontends.portable`), so that one file serves any number of microphones. Before anything is
+written the export must agree with the detector, in one chunk and in many.
 Shapes: B batch, K bands, N frames.
 """
 
@@ -22,9 +23,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from detector.backbones.cnn import CNN
 from detector.batch import judge_all
+from detector.chunked import STEP, Chunked
 from detector.frontends.portable import PlaneSettings, planes
-from detector.runtime import FORMAT, MANIFEST, NETWORK, OnnxDetector, seal
+from detector.model import CompactDetector
+from detector.runtime import FORMAT, MANIFEST, NETWORK, OnnxDetector, Stream, _session, seal
 from detector.score import Detector, load
 from detector.shipped import DETECTOR, DevScores
 from remasc import Corpus, Label, Recording
@@ -58,60 +62,54 @@ def export(
     return out
 
 
-class _Scores(nn.Module):
-    """(B, 6, K, N), lengths (B,) -> scores (B,)."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, planes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        logits = self.network.logits(planes, lengths)
-        return logits[:, 0] - logits[:, 1]
-
-
 def network_onnx(network: nn.Module) -> bytes:
-    """The network behind the planes as an ONNX file, any batch and any number of frames."""
+    """The network behind the planes as an ONNX file, any batch and any number of frames that `STEP` divides."""
     exporter = _exporter()
-    front = network.front
-    frames = 4 * front.min_frames
-    example = (torch.randn(2, front.count, front.bands, frames), torch.tensor([frames, frames - 5]))
-    batch, length = torch.export.Dim("batch", max=4096), torch.export.Dim("frames", min=front.min_frames)
+    chunked = Chunked(network).eval()
+    planes = torch.randn(2, network.front.count, network.front.bands, 8 * STEP)
+    example = (planes, torch.tensor([8 * STEP, 30]), torch.tensor([0, 0]), torch.zeros(2, chunked.size))
+    batch, quarters = torch.export.Dim("batch", max=4096), torch.export.Dim("quarters", min=1, max=2**20)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
         program = exporter(
-            _Scores(network).eval(), example, dynamo=True, opset_version=OPSET, verbose=False,
-            input_names=["planes", "lengths"], output_names=["score"],
-            dynamic_shapes={"planes": {0: batch, 3: length}, "lengths": {0: batch}},
+            chunked, example, dynamo=True, opset_version=OPSET, verbose=False,
+            input_names=["planes", "lengths", "frames", "state"], output_names=["score", "kept", "next"],
+            dynamic_shapes=({0: batch, 3: STEP * quarters}, {0: batch}, {0: batch}, {0: batch}),
         )  # fmt: skip
     return program.model_proto.SerializeToString()
 
 
 def parity(network: nn.Module, content: bytes, seeds: Iterable[int] = range(8)) -> dict[str, float]:
     """The largest |onnx - torch| / max(1, |torch|) over random recordings of 1 to 8 microphones: of the network on
-    the same planes, and of the whole way, each with its own. RuntimeError where one is too large.
+    the same planes, in one chunk and in many, and of the whole way, each with its own planes. RuntimeError where
+    one is too large.
 
     The planes' own difference is float32's: in a recording almost without noise what a single source leaves is a
     small difference of large numbers.
     """
-    session, settings = _open(content), PlaneSettings(**network.front.settings())
-    worst = {"network": 0.0, "whole": 0.0}
+    session, settings = _session(content), PlaneSettings(**network.front.settings())
+    worst = {"network": 0.0, "chunks": 0.0, "whole": 0.0}
     for seed in seeds:
         x = _recording(seed)
         heard = planes(x, settings)
-        feed = {"planes": heard[None], "lengths": np.array([heard.shape[-1]], dtype=np.int64)}
-        got = float(session.run(["score"], feed)[0][0])
+        whole, chunks = Stream(session).feed(heard), _in_chunks(session, heard, seed)
         with torch.inference_mode():
             logits = network.logits(torch.from_numpy(heard)[None])[0]
-            wanted = {
-                "network": float(logits[0] - logits[1]),
-                "whole": float(network(torch.from_numpy(x)[None])[0]),
-            }
-        for name, want in wanted.items():
+            alone, with_its_own = float(logits[0] - logits[1]), float(network(torch.from_numpy(x)[None])[0])
+        for name, got, want in (
+            ("network", whole, alone), ("chunks", chunks, alone), ("whole", whole, with_its_own)
+        ):  # fmt: skip
             worst[name] = max(worst[name], abs(got - want) / max(1.0, abs(want)))
-    if not (worst["network"] <= TOLERANCE and worst["whole"] <= 10 * TOLERANCE):
+    if not (max(worst["network"], worst["chunks"]) <= TOLERANCE and worst["whole"] <= 10 * TOLERANCE):
         raise RuntimeError(f"the export differs from the detector ({worst}); nothing was written")
     return worst
+
+
+def _in_chunks(session: Any, planes: np.ndarray, seed: int) -> float:
+    """The last score of planes that come in chunks of 1 to 40 frames."""
+    cuts = np.random.default_rng(seed).integers(1, 40, planes.shape[-1]).cumsum()
+    stream = Stream(session)
+    return [stream.feed(part) for part in np.split(planes, cuts[cuts < planes.shape[-1]], axis=-1)][-1]
 
 
 def _recording(seed: int) -> np.ndarray:
@@ -125,10 +123,10 @@ def _recording(seed: int) -> np.ndarray:
 
 def _compact(loaded: Detector) -> nn.Module:
     network = getattr(loaded, "network", None)
-    if network is None or not hasattr(getattr(network, "front", None), "settings"):
+    if not isinstance(network, CompactDetector) or not isinstance(network.backbone, CNN):
         raise ValueError(
             f"{loaded.specification.system} is not exported, or is an export already; give a checkpoint of the "
-            "compact detector"
+            "compact detector with its own CNN"
         )
     return network.cpu().eval()
 
@@ -140,12 +138,6 @@ def _exporter() -> Any:
             f"exporting needs {', '.join(missing)}; install what is missing by `pip install replayguard[export]`"
         )
     return torch.onnx.export
-
-
-def _open(content: bytes) -> Any:
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
 
 def _manifest(loaded: Detector, network: nn.Module) -> dict[str, Any]:
@@ -213,6 +205,8 @@ def int8_onnx(content: bytes, recordings: list[Recording], settings: PlaneSettin
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+    beginning = Stream(_session(content))
+
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.left = iter(recordings)
@@ -225,7 +219,7 @@ def int8_onnx(content: bytes, recordings: list[Recording], settings: PlaneSettin
                 return None
             waveform, rate = read_audio(recording.path, seconds=4.0)
             heard = planes(resample(waveform, rate, settings.sample_rate), settings)
-            return {"planes": heard[None], "lengths": np.array([heard.shape[-1]], dtype=np.int64)}
+            return beginning.inputs(heard)
 
     with tempfile.TemporaryDirectory(prefix="replayguard-") as scratch:
         target = Path(scratch) / NETWORK

@@ -1,8 +1,12 @@
 """An exported detector: ONNX for the network, NumPy for what comes before it; torch is not imported.
 
 An export is a folder: `detector.json` (specification, planes, calibration, threshold, provenance, the SHA-256 of
-the other file) and `network.onnx` (planes (B, 6, K, N) and lengths (B,) in, scores (B,) out). `detector.export`
-writes it, `detector.load` opens it, and what judges is the same `Detector.judge`.
+the other file) and `network.onnx`. `detector.export` writes it, `detector.load` opens it, and what judges is the
+same `Detector.judge`.
+
+The network takes a chunk of a command's planes and what it kept of those before (`detector.chunked`): planes
+(B, 6, K, n), lengths (B,), frames (B,), state (B, S) -> score (B,), kept (B,), next (B, S). A whole command is one
+chunk. Shapes: K bands, n frames, S numbers of state.
 """
 
 from __future__ import annotations
@@ -22,10 +26,10 @@ from detector.systems import Specification
 from remasc.audio import resample
 from remasc.sentences import quoted, reason
 
-FORMAT = 1
+FORMAT = 2  # 1 had no state
 MANIFEST, NETWORK = "detector.json", "network.onnx"
 MAX_BYTES = {MANIFEST: 2**20, NETWORK: 2**28}
-PRECISIONS = ("float32", "int8")
+STEP = 4  # a chunk's frames are a multiple of it
 
 
 class OnnxDetector(Detector):
@@ -44,6 +48,11 @@ class OnnxDetector(Detector):
         self.precision = manifest["precision"]
         self.sha256 = hashlib.sha256(network).hexdigest()
         self.session = _session(network)
+        self.stream()  # what does not fit is said now
+
+    def stream(self) -> Stream:
+        """Scores one command's planes, in whatever chunks they come."""
+        return Stream(self.session)
 
     def weights(self) -> Iterator[tuple[str, bytes]]:
         yield NETWORK, self.sha256.encode()
@@ -51,9 +60,36 @@ class OnnxDetector(Detector):
     def _logit(self, waveform: np.ndarray, sample_rate: int) -> float:
         waveform = resample(waveform, sample_rate, self.specification.sample_rate)
         heard = planes(self.specification.channels_of(np.ascontiguousarray(waveform)), self.planes)
-        lengths = np.array([heard.shape[-1]], dtype=np.int64)
-        (scores,) = self.session.run(["score"], {"planes": heard[None], "lengths": lengths})
-        return float(scores[0])
+        return self.stream().feed(heard)
+
+
+class Stream:
+    """The scores of a command that grows; what is kept of it has one size, however long it becomes."""
+
+    def __init__(self, session: Any):
+        shapes = {given.name: given.shape for given in session.get_inputs()}
+        self._session = session
+        self.waiting = np.zeros((*shapes["planes"][1:3], 0), np.float32)  # fewer than STEP frames
+        self.state = np.zeros((1, shapes["state"][1]), np.float32)
+        self.kept = 0
+
+    def feed(self, planes: np.ndarray) -> float:
+        """The next planes (6, K, n) -> the score of all so far: that of the same planes in one chunk."""
+        heard = np.concatenate([self.waiting, planes], axis=-1)
+        score, kept, self.state = self._session.run(["score", "kept", "next"], self.inputs(heard))
+        self.waiting = heard[..., int(kept[0]) - self.kept :]
+        self.kept = int(kept[0])
+        return float(score[0])
+
+    def inputs(self, planes: np.ndarray) -> dict[str, np.ndarray]:
+        """What the network takes, for planes (6, K, n) that follow those it has kept."""
+        frames = planes.shape[-1]
+        return {
+            "planes": np.pad(planes, ((0, 0), (0, 0), (0, -frames % STEP)))[None],
+            "lengths": np.array([self.kept + frames], np.int64),
+            "frames": np.array([self.kept], np.int64),
+            "state": self.state,
+        }
 
 
 def is_exported(folder: Path) -> bool:

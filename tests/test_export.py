@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import detector
 from detector.frontends.planes import CovariancePlanes
+from detector.frontends.portable import planes
 from detector.runtime import FORMAT, MANIFEST, NETWORK, OnnxDetector, is_exported, seal
 from remasc import read_audio
 from streaming import StreamingDetector, listen
@@ -37,18 +39,26 @@ def stream(mics=7, rate=16000):
 
 
 def mean_network():
-    """A network as small as can be: ten times the mean of all planes."""
+    """As small as can be: ten times the mean of all planes so far. It keeps their sum, and every frame."""
     helper, kinds = onnx.helper, onnx.TensorProto
     nodes = [
-        helper.make_node("ReduceMean", ["planes"], ["mean"], axes=[1, 2, 3], keepdims=0),
-        helper.make_node("Mul", ["mean", "ten"], ["score"]),
+        helper.make_node("ReduceSum", ["planes", "axes"], ["added"], keepdims=0),
+        helper.make_node("Unsqueeze", ["added", "last"], ["more"]),
+        helper.make_node("Add", ["state", "more"], ["next"]),
+        helper.make_node("Squeeze", ["next", "last"], ["sum"]),
+        helper.make_node("Cast", ["lengths"], ["count"], to=kinds.FLOAT),
+        helper.make_node("Div", ["sum", "count"], ["mean"]),
+        helper.make_node("Mul", ["mean", "scale"], ["score"]),
+        helper.make_node("Add", ["lengths", "zero"], ["kept"]),
     ]
+    given = [("planes", kinds.FLOAT, ["B", 6, 40, "n"]), ("lengths", kinds.INT64, ["B"]),
+             ("frames", kinds.INT64, ["B"]), ("state", kinds.FLOAT, ["B", 1])]  # fmt: skip
+    made = [("score", kinds.FLOAT, ["B"]), ("kept", kinds.INT64, ["B"]), ("next", kinds.FLOAT, ["B", 1])]
+    constants = [("axes", kinds.INT64, [3], [1, 2, 3]), ("last", kinds.INT64, [1], [1]),
+                 ("scale", kinds.FLOAT, [], [10 / 240]), ("zero", kinds.INT64, [1], [0])]  # fmt: skip
     graph = helper.make_graph(
-        nodes, "mean",
-        [helper.make_tensor_value_info("planes", kinds.FLOAT, ["B", 6, 40, "N"]),
-         helper.make_tensor_value_info("lengths", kinds.INT64, ["B"])],
-        [helper.make_tensor_value_info("score", kinds.FLOAT, ["B"])],
-        [helper.make_tensor("ten", kinds.FLOAT, [], [10.0])],
+        nodes, "mean", [helper.make_tensor_value_info(*one) for one in given],
+        [helper.make_tensor_value_info(*one) for one in made], [helper.make_tensor(*one) for one in constants],
     )  # fmt: skip
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8
@@ -85,7 +95,7 @@ def test_an_export_is_a_detector_like_any_other(small):
     loaded = detector.load(small)
     assert isinstance(loaded, OnnxDetector)
     judged = loaded.judge(command(), 16000, "D4")
-    heard = CovariancePlanes()(__import__("torch").from_numpy(command())[None])
+    heard = CovariancePlanes()(torch.from_numpy(command())[None])
     assert judged.score == pytest.approx(10 * float(heard.mean()), abs=1e-4)
     assert judged.llr == pytest.approx(judged.score)
     assert judged.decision == ("genuine" if judged.score >= 0.5 else "replay")
@@ -146,6 +156,7 @@ def test_it_hears_without_torch(small, tmp_path):
     ("changes", "words"),
     [
         ({"format": 9}, "format 9"),
+        ({"format": 1}, "format 1; this version reads 2, export the detector anew"),
         ({"seal": "0"}, "altered"),
         ({"sha256": "0"}, "not the file"),
         ({"planes": CovariancePlanes.settings() | {"version": 99}}, "version 99"),
@@ -222,13 +233,38 @@ def test_the_bundled_detector_is_exported_as_it_is(exported, mics):
 
 @pytest.mark.slow
 def test_a_batch_is_its_items(exported):
-    session = detector.load(exported).session
-    g = np.random.default_rng(0)
-    planes, lengths = g.standard_normal((3, 6, 40, 90)).astype(np.float32), np.array([90, 40, 17])
-    (together,) = session.run(["score"], {"planes": planes, "lengths": lengths})
-    for item, length in enumerate(lengths):
-        alone = {"planes": planes[item : item + 1, ..., :length], "lengths": lengths[item : item + 1]}
-        assert session.run(["score"], alone)[0][0] == pytest.approx(together[item], abs=1e-5)
+    beginning = detector.load(exported).stream()
+    heard, lengths = np.random.default_rng(0).standard_normal((3, 6, 40, 92)).astype(np.float32), (92, 40, 17)
+    alone = [beginning.inputs(item[..., :length]) for item, length in zip(heard, lengths, strict=True)]
+    together = {name: np.concatenate([one[name] for one in alone]) for name in ("lengths", "frames", "state")}
+    names, session = ["score", "kept", "next"], detector.load(exported).session
+    found = session.run(names, together | {"planes": heard})
+    for item, one in enumerate(alone):
+        for all_of_it, part in zip(found, session.run(names, one), strict=True):
+            assert np.abs(all_of_it[item] - part[0]).max() < 1e-4, item
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_a_growing_command_is_scored_as_all_of_it(exported, seed):
+    """After every chunk, of any size; what is kept has one size."""
+    network, loaded = detector.load("default").network, detector.load(exported)
+    g = np.random.default_rng(seed)
+    heard = planes(command(seed, 1 + seed, 1 + seed, noise=1e-2), loaded.planes)
+    growing, at, sizes = loaded.stream(), 0, set()
+    while at < heard.shape[-1]:
+        size = int(g.integers(1, (2, 9, 40, 1000)[seed % 4]))
+        score, at = growing.feed(heard[..., at : at + size]), min(at + size, heard.shape[-1])
+        sizes.add(growing.state.size)
+        assert growing.waiting.shape[-1] < 4
+        if at >= 16:
+            with torch.inference_mode():
+                logits = network.logits(torch.from_numpy(heard[None, ..., :at]))[0].tolist()
+            assert abs(score - (logits[0] - logits[1])) <= 1e-5 * max(1, abs(logits[0] - logits[1])), (
+                seed,
+                at,
+            )
+    assert len(sizes) == 1
 
 
 @pytest.mark.slow
