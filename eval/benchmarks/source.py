@@ -1,13 +1,16 @@
 """Source identification measured: `python -m eval.benchmarks.source ROOT --out eval/results/source/open`.
 
-Fits every classifier on train; on dev tells the EER of the cues alone, of the replay detector and of both together,
-the accuracy of the kinds with their confusion matrix, and which groups of cues carry the decision. With --final
-the same on eval, once: a folder that holds eval figures is not scored again. Writes results.json and table.md,
-and with --final the scores of each system (eval-SYSTEM/scores.tsv). Cues are kept in --cache and measured once.
+Fits every classifier and the --peers (void, lfcc-gmm, cqcc-gmm, sub-bass) on train; on dev tells the EER of the
+cues alone, of the peers, of the replay detector and of the fusion, with their paired differences, by condition; the
+accuracy of the kinds with their confusion matrix, and which groups of cues carry the decision. With --final the
+same on eval, once: a folder that holds eval figures is not scored again. Writes results.json and table.md, and with
+--final the scores of each system (eval-SYSTEM/scores.tsv). What is measured or fitted is kept in --cache.
+
+    python -m eval.benchmarks.source ROOT --out DIR --final --peers void lfcc-gmm
 
 Run it on a closed and on an open corpus; --hold environment=vehicle (or playback_device=phone ...) leaves a
-condition out of train and dev and keeps it alone on eval. --peers void=PATH/scores.tsv sets the figures of other
-systems' eval scores beside, on the same trials.
+condition out of train and dev and keeps it alone on eval. --peers NAME=PATH/scores.tsv sets another system's eval
+scores beside, on the same trials.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,14 +29,16 @@ from detector.source.classifiers import CLASSIFIERS
 from detector.source.cues import CUES, JUDGED
 from detector.source.model import HUMAN, SourceModel
 from detector.source.training import Partition, fit, measure, pick, provenance
-from eval import words
+from eval.benchmarks.source_peers import PEERS, peer_ratios
+from eval.benchmarks.source_tables import markdown
+from eval.breakdown import BREAKDOWNS, breakdown
 from eval.metrics import bootstrap_interval, cllr, eer, percentile_interval, resampled_counts
 from eval.scores import ScoreTable, read_scores, write_scores
 from remasc import Corpus, Recording
 from remasc.atomic import write_text
 from remasc.protocol import held_out, partitions
 
-DRAWS = 1000
+DRAWS, CELL_DRAWS = 1000, 300
 PERMUTATIONS = 5
 CHOSEN = "boosting"  # what ships: importance, kinds and fusion are told of it
 
@@ -55,7 +60,7 @@ class Options:
     seeds: int = 3
     cache: Path | None = None
     workers: int | None = None
-    peers: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ("void",)
 
 
 def main(options: Options) -> None:
@@ -63,6 +68,8 @@ def main(options: Options) -> None:
         raise ValueError(
             f"--classifiers is {options.classifiers}; expected some of {', '.join(CLASSIFIERS)} with {CHOSEN}"
         )
+    if unknown := [name for name in options.peers if "=" not in name and name not in PEERS]:
+        raise ValueError(f"no peer {unknown[0]!r}; expected {', '.join(PEERS)} or NAME=PATH/scores.tsv")
     results = options.out / "results.json"
     if options.final and results.is_file() and "eval" in json.loads(results.read_text(encoding="utf-8")):
         raise ValueError(f"{results}: eval was scored already, and it is scored once; give another --out")
@@ -86,12 +93,16 @@ def main(options: Options) -> None:
         name: [fit(parts["train"], parts["dev"], name, seed=seed) for seed in range(options.seeds)]
         for name in classifiers
     }
-    for name in parts.keys() - {"train"}:
-        figures[name] = judged(parts[name], models)
+    peers = {name: peer_ratios(name, picked, cache) for name in options.peers if "=" not in name}
+    ratios = {}
+    for name in [name for name in parts if name != "train"]:
+        ratios[name] = {peer: found[name] for peer, found in peers.items()} | _ratios(parts[name], models)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.final:
-        figures["eval"]["peers"] = _peers(options.peers, parts["eval"])
-        _write_scores(options.out, parts["eval"], models)
+        ratios["eval"] |= _scored_elsewhere(options.peers, parts["eval"])
+        _write_scores(options.out, parts["eval"], ratios["eval"])
+    for name, llrs in ratios.items():
+        figures[name] = judged(parts[name], models, llrs)
     write_text(results, json.dumps(figures, indent=1) + "\n")
     write_text(options.out / "table.md", markdown(figures))
     print(markdown(figures))
@@ -105,31 +116,50 @@ def _picked(corpus: Corpus, options: Options, counts: dict[str, int]) -> dict[st
     return pick(corpus, options.array, counts, parts)
 
 
-def judged(part: Partition, models: Mapping[str, list[SourceModel]]) -> dict[str, Any]:
-    """Everything that is told of one partition."""
-    genuine, chosen = part.cues.genuine, models[CHOSEN][0]
-    groups = _speakers(part)
-    llrs = _ratios(part, models)
-    found: dict[str, Any] = {
+def judged(
+    part: Partition, models: Mapping[str, list[SourceModel]], llrs: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Everything that is told of one partition; `llrs` (n,) of every system."""
+    genuine, groups = part.cues.genuine, _speakers(part)
+    return {
         "systems": {name: rates(llr, genuine, groups) for name, llr in llrs.items()},
         "seeds": {
             name: [_eer(model.score(part.inputs(name)), genuine) for model in ones]
             for name, ones in models.items()
         },
-        "kinds": kinds(part, chosen, llrs[CHOSEN]),
-        "importance": importance(part, chosen),
+        "differences": {
+            f"{after} below {before}": paired(llrs[before], llrs[after], genuine, groups)
+            for before, after in _pairs(llrs, models)
+        },
+        "conditions": _by_condition(part, {name: llrs[name] for name in _told(llrs)}),
+        "kinds": kinds(part, models[CHOSEN][0], llrs[CHOSEN]),
+        "importance": importance(part, models[CHOSEN][0]),
     }
-    for name in llrs:
-        if name.startswith("fused"):
-            found["systems"][name]["gain_over_detector"] = paired(
-                llrs["detector"], llrs[name], genuine, groups
-            )
-    found["arrays"] = {
-        array: {name: _eer(llr[rows], genuine[rows]) for name, llr in llrs.items()}
-        for array in sorted({r.array for r in part.cues.recordings})
-        if len(set(genuine[rows := np.array([r.array == array for r in part.cues.recordings])])) == 2
+
+
+def _pairs(llrs: Mapping[str, np.ndarray], models: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What is compared: what ships, alone and fused, with each peer; each fusion with the detector alone."""
+    fused = [name for name in llrs if name.startswith("fused")]
+    peers = [name for name in llrs if name not in {*models, *fused, "detector"}]
+    ours = [name for name in (CHOSEN, f"fused with {CHOSEN}") if name in llrs]
+    return [(peer, name) for peer in peers for name in ours] + [("detector", name) for name in fused]
+
+
+def _told(llrs: Mapping[str, np.ndarray]) -> list[str]:
+    """The systems whose rates are told by condition: not every classifier, each is like what ships."""
+    other = set(CLASSIFIERS) - {CHOSEN}
+    return [name for name in llrs if name.removeprefix("fused with ") not in other]
+
+
+def _by_condition(part: Partition, llrs: Mapping[str, np.ndarray]) -> dict[str, dict[str, list[dict]]]:
+    return {
+        title: {
+            name: [asdict(cell) for cell in breakdown(_table(part, llr), by, n=CELL_DRAWS)]
+            for name, llr in llrs.items()
+        }
+        for title, by in BREAKDOWNS.items()
+        if len(by) == 1
     }
-    return found
 
 
 def _ratios(part: Partition, models: Mapping[str, list[SourceModel]]) -> dict[str, np.ndarray]:
@@ -225,11 +255,13 @@ def importance(part: Partition, model: SourceModel) -> dict[str, float]:
     return dict(sorted(rises.items(), key=lambda item: -item[1]))
 
 
-def _peers(named: tuple[str, ...], part: Partition) -> dict[str, dict]:
-    """The rates of other systems' score files, on the trials of `part` alone."""
-    out, genuine = {}, part.cues.genuine
+def _scored_elsewhere(named: tuple[str, ...], part: Partition) -> dict[str, np.ndarray]:
+    """The scores of other systems' score files, on the trials of `part` alone; llrs where they have them."""
+    out = {}
     for entry in named:
-        name, _, path = entry.partition("=")
+        name, named_path, path = entry.partition("=")
+        if not named_path:
+            continue
         table = read_scores(Path(path))
         place = {trial: i for i, trial in enumerate(table.trial)}
         missing = [r.trial_id for r in part.cues.recordings if r.trial_id not in place]
@@ -237,86 +269,35 @@ def _peers(named: tuple[str, ...], part: Partition) -> dict[str, dict]:
             raise ValueError(
                 f"{path}: trial {missing[0]} is not scored; a peer is compared on the same trials"
             )
-        scores = table.score[[place[r.trial_id] for r in part.cues.recordings]]
-        low, high = bootstrap_interval(
-            scores[genuine], scores[~genuine], lambda a, b: eer(a, b)[0], n=DRAWS, groups=_speakers(part)
-        )
-        out[name] = {"eer": _eer(scores, genuine), "eer_low": low, "eer_high": high}
+        values = table.llr if table.calibrated else table.score
+        out[name] = values[[place[r.trial_id] for r in part.cues.recordings]]
     return out
 
 
-def _write_scores(out: Path, part: Partition, models: Mapping[str, list[SourceModel]]) -> None:
+def _table(part: Partition, llr: np.ndarray) -> ScoreTable:
     recordings = part.cues.recordings
     conditions = {key: [r.conditions()[key] for r in recordings] for key in recordings[0].conditions()}
     label = np.where(part.cues.genuine, "genuine", "replay")
-    for name, llr in _ratios(part, models).items():
+    return ScoreTable([r.trial_id for r in recordings], llr, llr=llr, label=label, conditions=conditions)
+
+
+def _write_scores(out: Path, part: Partition, llrs: Mapping[str, np.ndarray]) -> None:
+    for name, llr in llrs.items():
         folder = out / f"eval-{name.replace(' ', '-')}"
         folder.mkdir(exist_ok=True)
-        table = ScoreTable([r.trial_id for r in recordings], llr, llr=llr, label=label, conditions=conditions)
-        write_scores(folder / "scores.tsv", table)
+        write_scores(folder / "scores.tsv", _table(part, llr))
 
 
 def _plain(options: Options) -> dict[str, Any]:
-    kept = {"train", "dev", "eval", "array", "hold", "seeds"}  # paths of this machine say nothing elsewhere
-    return {name: value for name, value in vars(options).items() if name in kept}
-
-
-def markdown(figures: dict[str, Any]) -> str:
-    """The figures as tables."""
-    tag = " (SIMULATED)" if figures["simulated"] else ""
-    lines = [f"# Source identification on {figures['corpus']}{tag}", ""]
-    for part in ("dev", "eval"):
-        if part not in figures:
-            continue
-        found, trials = figures[part], figures[f"{part}_trials"]
-        lines += [f"## {part}: {trials['genuine']:,} genuine, {trials['replay']:,} replayed trials", ""]
-        lines += ["| system | EER | 95 % | seeds | Cllr |", "|---|---:|---:|---:|---:|"]
-        for name, row in found["systems"].items():
-            seeds = found["seeds"].get(name)
-            spread = "" if not seeds else f"{100 * np.mean(seeds):.1f} ± {100 * np.std(seeds):.1f}"
-            lines.append(
-                f"| {name} | {words.rate(row['eer'])} | {words.interval(row['eer_low'], row['eer_high'])} | "
-                f"{spread} | {row['cllr']:.3f} |"
-            )
-        for name, row in found.get("peers", {}).items():
-            lines.append(
-                f"| {name} | {words.rate(row['eer'])} | {words.interval(row['eer_low'], row['eer_high'])} | | |"
-            )
-        lines += ["", *_gains(found), *_kind_lines(found["kinds"]), ""]
-        lines += ["| group of cues | EER rises by (shuffled, points) |", "|---|---:|"]
-        lines += [f"| {group} | {100 * rise:+.2f} |" for group, rise in found["importance"].items()]
-        lines.append("")
-    note = (
-        "Dev set calibration, thresholds, fusion and the classifiers' settings: its own rates are optimistic."
-    )
-    return "\n".join([*lines, note]) + "\n"
-
-
-def _gains(found: dict[str, Any]) -> list[str]:
-    lines = []
-    for name, row in found["systems"].items():
-        if gain := row.get("gain_over_detector"):
-            lines.append(
-                f"{name}: {100 * gain['gain']:+.2f} points of EER below the detector alone, 95 % "
-                f"{100 * gain['low']:+.2f} to {100 * gain['high']:+.2f}."
-            )
-    return [*lines, ""]
-
-
-def _kind_lines(found: dict[str, Any]) -> list[str]:
-    names = found["names"]
-    lines = [
-        f"Kinds ({CHOSEN}): accuracy {words.rate(found['accuracy'])}, mean over kinds "
-        f"{words.rate(found['balanced_accuracy'])} (chance {words.rate(found['chance'])}); family of the devices "
-        f"{words.rate(found['family_accuracy_of_devices'])} (the commonest: {words.rate(found['family_chance'])}).",
-        "",
-        "| true \\ said | " + " | ".join(names) + " |",
-        "|---|" + "---:|" * len(names),
-    ]
-    for name, row in zip(names, found["confusion"], strict=True):
-        if sum(row):
-            lines.append(f"| {name} | " + " | ".join(map(str, row)) + " |")
-    return lines
+    paths = {
+        "root",
+        "out",
+        "cache",
+        "detector",
+        "workers",
+        "peers",
+    }  # of this machine: they say nothing elsewhere
+    return {name: value for name, value in vars(options).items() if name not in paths}
 
 
 if __name__ == "__main__":
