@@ -7,6 +7,7 @@ those of Okabe and Ito: told apart by colour-blind readers too.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from eval.summary import DetBand
 
 TICKS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 LIGHT = {"genuine": "#0072B2", "replay": "#D55E00", "ink": "#1b1f24", "grid": "#d9dee3", "paper": "#ffffff"}
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STROKES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # a palette's colours come again with the next of these
 DARK = {"genuine": "#56B4E9", "replay": "#E69F00", "ink": "#e6e9ec", "grid": "#3a4149", "paper": "#1a1e23"}
 
 
@@ -32,40 +35,83 @@ def det_png(
 
     `band` shades the interval of p_miss; `eer` is {"value", "low", "high"} (fractions) of the marked point.
     """
-    from scipy.special import ndtri
-
     p_miss, p_fa, _ = det_curve(genuine_scores, replay_scores)
     low, high = _limits(p_miss, p_fa)
     figure, axes, colour = _figure(4.8, 4.7, dark)
-    edge = 1e-6  # rates of 0 and 1 lie at infinity: drawn just outside the frame
-
-    def deviate(rate):
-        return ndtri(np.clip(rate, edge, 1 - edge))
-
     if band is not None:
         area = {"color": colour["genuine"], "alpha": 0.18, "linewidth": 0}
         axes.fill_between(
-            deviate(band.p_fa), deviate(band.low), deviate(band.high), label="95 % interval", **area
+            _deviate(band.p_fa), _deviate(band.low), _deviate(band.high), label="95 % interval", **area
         )
-    ends = ndtri([low, high])
-    axes.plot(ends, ends, color=colour["ink"], linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
-    axes.plot(deviate(p_fa), deviate(p_miss), color=colour["genuine"], linewidth=1.9)
+    ends = _det_axes(axes, colour, low, high, title)
+    axes.plot(_deviate(p_fa), _deviate(p_miss), color=colour["genuine"], linewidth=1.9)
     if eer is not None:
         text = f"EER {100 * eer['value']:.1f} %  [{100 * eer['low']:.1f}, {100 * eer['high']:.1f}]"
         point = np.clip(eer["value"], low, high)
         style = {"color": colour["replay"], "markeredgecolor": colour["paper"], "markersize": 9, "zorder": 5}
-        axes.plot([ndtri(point)], [ndtri(point)], "o", linestyle="none", label=text, **style)
+        axes.plot([_deviate(point)], [_deviate(point)], "o", linestyle="none", label=text, **style)
+    middle = _deviate(np.min(np.maximum(p_miss, p_fa)))  # the legend keeps out of the way of the curve
+    _legend(axes, colour, "upper right" if middle < np.mean(ends) - 0.4 else "lower left")
+    return _png(figure)
+
+
+def dets_png(
+    panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], *, title: str = "", dark: bool = False
+) -> bytes:
+    """DET curves of several systems, a panel for each set of trials.
+
+    `panels` is panel -> name -> (genuine scores, replay scores). One legend serves all panels.
+    """
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    figure, axes, colour = _figure(3.6 * columns + 2.2, 3.7 * rows + 0.4, dark)
+    figure.delaxes(axes)
+    styles = _styles(dict.fromkeys(name for curves in panels.values() for name in curves))
+    shown: dict[str, Any] = {}
+    for number, (panel, curves) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        _dress(axes, colour)
+        rates = {name: det_curve(*scores)[:2] for name, scores in curves.items()}
+        limits = [_limits(*pair) for pair in rates.values()]
+        _det_axes(axes, colour, min(low for low, _ in limits), max(high for _, high in limits), panel)
+        for name, (p_miss, p_fa) in rates.items():
+            shown[name] = axes.plot(_deviate(p_fa), _deviate(p_miss), linewidth=1.6, **styles[name])[0]
+    figure.legend(
+        shown.values(), shown, loc="outside right upper", fontsize=9, labelcolor=colour["ink"], frameon=False
+    )
+    figure.suptitle(title, color=colour["ink"], fontsize=11)
+    return _png(figure)
+
+
+def _deviate(rate: np.ndarray) -> np.ndarray:
+    """Normal deviates; rates of 0 and 1 lie at infinity and are drawn just outside the frame."""
+    from scipy.special import ndtri
+
+    return ndtri(np.clip(rate, 1e-6, 1 - 1e-6))
+
+
+def _det_axes(axes, colour: dict[str, str], low: float, high: float, title: str) -> np.ndarray:
+    """Both axes from `low` to `high` (rates) with their ticks, and the line of equal errors; their ends."""
+    ends = _deviate(np.array([low, high]))
+    axes.plot(ends, ends, color=colour["ink"], linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
     ticks = [tick for tick in TICKS if low <= tick <= high]
     names = [f"{100 * tick:g}" for tick in ticks]
     axes.set(xlim=ends, ylim=ends, aspect="equal", title=title)
-    axes.set_xticks(ndtri(ticks), names)
-    axes.set_yticks(ndtri(ticks), names)
+    axes.set_xticks(_deviate(np.array(ticks)), names)
+    axes.set_yticks(_deviate(np.array(ticks)), names)
     axes.set_xlabel("replays accepted, $p_{fa}$ (%)")
     axes.set_ylabel("genuine rejected, $p_{miss}$ (%)")
     axes.grid(color=colour["grid"], linewidth=0.7)
-    middle = deviate(np.min(np.maximum(p_miss, p_fa)))  # the legend keeps out of the way of the curve
-    _legend(axes, colour, "upper right" if middle < np.mean(ends) - 0.4 else "lower left")
-    return _png(figure)
+    return ends
+
+
+def _styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """A colour and a stroke for each name."""
+    size = len(PALETTE)
+    return {
+        name: {"color": PALETTE[n % size], "linestyle": STROKES[n // size % len(STROKES)]}
+        for n, name in enumerate(names)
+    }
 
 
 def _limits(p_miss: np.ndarray, p_fa: np.ndarray) -> tuple[float, float]:
@@ -124,13 +170,13 @@ def curves_png(histories: dict[str, list[dict]], *, title: str = "", dark: bool 
     figure, axes, colour = _figure(8.6, 3.6, dark)
     figure.delaxes(axes)
     left, right = figure.subplots(1, 2)
-    palette = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-    for (name, rows), tint in zip(histories.items(), palette, strict=False):
-        epochs = [row["epoch"] for row in rows]
-        left.plot(epochs, [row["loss"] for row in rows], color=tint, linewidth=1.6, label=name)
-        right.plot(epochs, [100 * row["dev_eer"] for row in rows], color=tint, linewidth=1.6)
+    styles = _styles(histories)
+    for name, rows in histories.items():
+        style, epochs = styles[name], [row["epoch"] for row in rows]
+        left.plot(epochs, [row["loss"] for row in rows], linewidth=1.6, label=name, **style)
+        right.plot(epochs, [100 * row["dev_eer"] for row in rows], linewidth=1.6, **style)
         chosen = [row for row in rows if row["best"]][-1]
-        right.plot([chosen["epoch"]], [100 * chosen["dev_eer"]], "o", color=tint, markersize=7)
+        right.plot([chosen["epoch"]], [100 * chosen["dev_eer"]], "o", color=style["color"], markersize=7)
     for side, label in ((left, "training loss"), (right, "dev EER (%)")):
         _dress(side, colour)
         side.set(xlabel="epoch", ylabel=label)

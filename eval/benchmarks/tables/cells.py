@@ -1,0 +1,204 @@
+"""A cell of a table: a training (system, seed, what it hears of a corpus) and a test (which trials).
+
+`run` trains and scores one of them in its own folder and goes on wherever it was interrupted; what is finished is
+left as it is. Nothing here knows which table asks.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detector.config import DEFAULTS, TrainConfig
+from eval.benchmarks.tables.views import Conditions, slug
+from remasc import Corpus
+from remasc.atomic import write_text
+from remasc.protocol import partitions
+
+SPEED = "speed.json"
+SPEED_CLIPS = 12
+QUICK_EPOCHS = 2
+
+
+@dataclass(frozen=True)
+class Training:
+    """A system and a seed on the train and dev partitions of a corpus, or on what the conditions leave of them.
+
+    `array` is "all" for one set of weights for every array. `only` keeps, `without` holds out (`remasc.protocol`);
+    `minutes` of `target`, an array, are added back. `channels` are the microphones heard ("1-4"), None all.
+    """
+
+    corpus: Path
+    system: str
+    array: str
+    seed: int
+    only: Conditions = ()
+    without: Conditions = ()
+    target: str = ""
+    minutes: float = 0.0
+    filters: int = 64
+    channels: str | None = None
+
+    @property
+    def selection(self) -> str:
+        """Which part of the corpus, as a name for a folder; empty for all of it."""
+        words = [f"only-{slug(self.only)}" if self.only else "", slug(self.without, "without-")]
+        words.append(f"{self.minutes:g}min-{self.target}" if self.minutes else "")
+        return "-".join(word for word in words if word)
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        words = [self.system, self.array, self.selection]
+        words += [f"P{self.filters}" if self.filters != 64 else "", f"ch{self.channels or ''}"]
+        words.append(f"seed{self.seed}")
+        return "-".join(word for word in words if word not in ("", "ch"))
+
+    def config(self, heard: Path, out: Path, *, scale: float, quick: bool, device: str) -> TrainConfig:
+        """The trainer's config, on the corpus `heard` that holds what is left."""
+        epochs = DEFAULTS[self.system].get("epochs")
+        if epochs is not None:
+            epochs = QUICK_EPOCHS if quick else max(1, round(scale * epochs))
+        only_nn = {"filters": self.filters} if self.system.startswith("nn-") else {}
+        if self.channels is not None:
+            only_nn["channels"] = self.channels
+        return TrainConfig(
+            heard,
+            out / "runs" / self.corpus.resolve().name / self.name,
+            system=self.system,
+            array=self.array,
+            seed=self.seed,
+            epochs=epochs,
+            cache=out / "prepared",
+            device=device,
+            **only_nn,
+        )
+
+
+@dataclass(frozen=True)
+class Test:
+    """The trials of an array of a corpus, of those that `only` keeps, or that `without` held out of training."""
+
+    __test__ = False  # no test of pytest's
+
+    corpus: Path
+    array: str
+    only: Conditions = ()
+    without: Conditions = ()
+
+    @property
+    def scored(self) -> tuple[Path, str]:
+        """What is scored, once, for all tests of the same recordings."""
+        return self.corpus, self.array
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where a training's test stands in a table; cells of one place are averaged."""
+
+    section: str
+    row: str
+    column: str
+    training: Training
+    test: Test
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return self.section, self.row, self.column
+
+
+def undertrained(system: str, epochs: int, record: dict[str, Any]) -> bool:
+    """Whether a training was cut short of its own schedule: allowed fewer epochs, and not stopped by itself
+    before. A cosine that was made shorter ends anyway, so that it always is."""
+    own = DEFAULTS[system].get("epochs")
+    if own is None or epochs >= own:
+        return False
+    return DEFAULTS[system].get("schedule") == "cosine" or record["epochs"] >= epochs
+
+
+def score_folder(config: TrainConfig, test: tuple[Path, str], split: str) -> Path:
+    return config.out / f"{split}-{test[0].resolve().name}-{test[1]}"
+
+
+def run(
+    config: TrainConfig, tests: list[tuple[Path, str]], split: str, alone: bool, shown: bool
+) -> dict[str, Any]:
+    """Train what is not trained and score what is not scored: the run.json, and the speed (CPU seconds for a second
+    of sound) by array. `alone`: no other cell runs beside this one."""
+    import torch
+    from joblib import parallel_config
+
+    from detector.batch import score_corpus
+    from detector.train import train
+
+    # cells beside each other share the cores, and are the same whatever their number: one thread each
+    if not alone:
+        torch.set_num_threads(1)
+    with nullcontext() if alone else parallel_config(backend="threading"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "this .* was trained on .*, not on")  # which is the question
+        if not (config.out / "run.json").exists():
+            _prepare(config, shown)
+        folder = train(config, progress=shown).folder
+        speeds = {}
+        for root, array in tests:
+            corpus, out = Corpus.from_meta(root), score_folder(config, (root, array), split)
+            workers = None if alone else 1
+            score_corpus(
+                str(folder), corpus, out, split=split, arrays=[array], workers=workers, progress=shown
+            )
+            speeds[array] = _speed(folder, corpus, out / SPEED, split, array)
+    return json.loads((folder / "run.json").read_text(encoding="utf-8")) | {"speeds": speeds}
+
+
+def _prepare(config: TrainConfig, shown: bool) -> None:
+    """Fill the cache that cells share, one cell at a time: two builders would take each other's files."""
+    from detector.loading import build_examples, training_parts
+    from detector.systems import build_network, specify
+    from remasc import ARRAYS
+
+    specification = specify(config.system, tuple(ARRAYS[name] for name in config.arrays), config.microphones)
+    network = build_network({"specification": specification.as_dict()})
+    parts = training_parts(config, Corpus.from_meta(config.corpus))
+    config.cache.mkdir(parents=True, exist_ok=True)
+    with _held(config.cache / ".lock"):
+        build_examples(config, parts, network, specification, progress=shown)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Wait for the lock; a killed process loses it by itself."""
+    with path.open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _speed(folder: Path, corpus: Corpus, path: Path, split: str, array: str) -> float:
+    """Seconds of processor time for a second of sound, on one thread; measured once and kept."""
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))["real_time_factor"]
+    import torch
+
+    from detector.score import load
+    from remasc import read_audio
+
+    clips = [read_audio(r.path) for r in list(partitions(corpus)[split].filter(array=[array]))[:SPEED_CLIPS]]
+    detector, threads = load(folder), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        detector.score(*clips[0], array)  # the first call prepares what later ones share
+        begun = time.process_time()
+        for waveform, rate in clips:
+            detector.score(waveform, rate, array)
+        spent = time.process_time() - begun
+    finally:
+        torch.set_num_threads(threads)
+    factor = spent / sum(waveform.shape[1] / rate for waveform, rate in clips)
+    write_text(path, json.dumps({"real_time_factor": factor, "clips": len(clips), "threads": 1}) + "\n")
+    return factor

@@ -1,0 +1,444 @@
+"""The benchmark tables: what a cell trains and is tested on, what is finished stays, what fails is said."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import replayguard
+from detector.config import DEFAULTS, TrainConfig
+from detector.systems import specify
+from eval.benchmarks.tables import cells as cells_of
+from eval.benchmarks.tables import engine, page, views
+from eval.benchmarks.tables.catalogue import TABLES, UNSEEDED
+from eval.benchmarks.tables.cells import Training, undertrained
+from eval.benchmarks.tables.engine import plan, run
+from eval.benchmarks.tables.figures import figures_of, mean_eer
+from eval.benchmarks.tables.options import QUICK, Options
+from eval.metrics import bootstrap_interval, eer
+from eval.scores import ScoreTable
+from remasc import ARRAYS, Corpus
+from remasc.protocol import partitions
+from tests.tiny_corpus import make_corpus, meta_row, real_root
+
+ENVIRONMENTS = ("outdoor", "indoor-1", "indoor-2", "vehicle")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("corpora") / "tiny", clips=64, seconds=0.5).root
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    """Four environments, two playback devices, D1 and D4, without sound: what is planned opens none."""
+    root = tmp_path_factory.mktemp("corpora") / "varied"
+    for subset, speakers, first in (("core", range(1, 7), 1), ("eval", range(7, 10), 5)):
+        rows = [
+            meta_row(
+                first * 1000000 + n,
+                kind=2 + n % 2,
+                speaker=speaker,
+                environment=environment,
+                position={1: 1, 2: 11 + 10 * (n // 2 % 3), 3: -1, 4: 11}[environment],
+                device=device,
+                playback=(2 + n // 4 % 2 if n % 2 else -1),
+                seconds=30,
+            )
+            for n, (speaker, environment, device, _) in enumerate(
+                (s, e, d, k) for s in speakers for e in (1, 2, 3, 4) for d in (1, 4) for k in range(12)
+            )
+        ]
+        (root / subset / "data").mkdir(parents=True)
+        (root / subset / "meta.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def quietly(root, out, **values):
+    """Options of a benchmark that takes seconds."""
+    defaults = {"systems": ("void", "sub-bass"), "arrays": ("D4",), "workers": 1}
+    return Options((root,), out, **defaults | values)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory):
+    options = quietly(tiny, tmp_path_factory.mktemp("out"))
+    assert not run("peers", options).failed
+    return options
+
+
+def content(options, name="peers"):
+    return json.loads((options.folder / f"{name}.json").read_text())
+
+
+def files(options):
+    return {path: path.stat().st_mtime_ns for path in (options.folder / "runs").rglob("*") if path.is_file()}
+
+
+# ---------------------------------------------------------------- what is planned
+
+
+def test_a_part_of_a_corpus_is_a_corpus_with_the_same_rows_sounds_and_partitions(tiny, tmp_path):
+    corpus = Corpus.from_meta(tiny)
+    parts = partitions(corpus)
+    some = {name: part.filter(array="D2") for name, part in parts.items()}
+    for _ in range(2):  # written again it is the same
+        part = Corpus.from_meta(views.write_view(tmp_path / "d2", corpus, some))
+    assert {r.trial_id for r in part} == {r.trial_id for group in some.values() for r in group}
+    for name, group in partitions(part).items():
+        assert [r.trial_id for r in group] == [r.trial_id for r in some[name]]
+    for r in part:
+        assert r.path.resolve() == (tiny / r.subset / "data" / f"{r.file_id}.wav").resolve()
+    assert part.simulated is corpus.simulated
+    assert part.name == corpus.name
+
+
+@pytest.mark.parametrize(
+    "condition", ["environment", "playback_device", "position", "array", "environment=vehicle"]
+)
+def test_what_is_held_out_is_in_no_training_and_alone_in_the_test(varied, tmp_path, condition):
+    systems = ("void",) if condition == "array" else ("void", "malrad")
+    bench = plan("peers", Options((varied,), tmp_path, systems=systems, seeds=(0,), held_out=(condition,)))
+    by_trial = {r.trial_id: r for r in Corpus.from_meta(varied)}
+    seen = 0
+    for cell in bench.cells:
+        assert cell.training.without == cell.test.without
+        if not cell.test.without:
+            continue
+        seen += 1
+        held = dict(cell.test.without)
+        heard = Corpus.from_meta(bench.configs[cell.training].corpus)
+        tested = Corpus([by_trial[trial] for trial in bench.trials[cell.test]], varied)
+        replays = tested.filter(label="replay")
+        assert len(replays) == len(replays.filter(**held)) > 0
+        assert not len(heard.filter(label="replay").filter(**held))
+        assert not {r.speaker for r in heard} & {r.speaker for r in tested}
+    assert seen >= 2
+
+
+def test_environments_are_trained_and_tested_as_the_rows_say(varied, tmp_path):
+    bench = plan("environments", Options((varied,), tmp_path, systems=("void",), arrays=("D4",)))
+    assert {cell.column for cell in bench.cells} == set(ENVIRONMENTS)
+    for cell in bench.cells:
+        heard = Corpus.from_meta(bench.configs[cell.training].corpus)
+        places = Counter(r.conditions()["environment"] for r in heard)
+        own, row = cell.column, cell.row.removeprefix("void, trained ")
+        assert (own in places) == (row in ("there", "on all"))
+        assert len(places) == {"there": 1, "on all": 4, "on the others": 3, "on another": 1}[row]
+    assert len({cell.training for cell in bench.cells}) == 9
+
+
+def test_ten_minutes_of_a_new_array_are_ten_minutes_of_both_classes(varied, tmp_path):
+    bench = plan("arrays", Options((varied,), tmp_path, systems=("void",), arrays=("D4",)))
+    rows = {cell.row.removeprefix("void, "): cell.training for cell in bench.cells}
+    assert set(rows) == {"trained on the others", "on the others and 10 min of it", "trained on all"}
+    heard = {
+        row: Corpus.from_meta(bench.configs[training].corpus).filter(array="D4")
+        for row, training in rows.items()
+    }
+    assert not heard["trained on the others"]
+    some = heard["on the others and 10 min of it"]
+    assert 600 <= sum(r.seconds for r in some) <= 660
+    assert len({r.label for r in some}) == 2
+    assert {r.trial_id for r in some} <= {r.trial_id for r in partitions(Corpus.from_meta(varied))["train"]}
+
+
+def test_the_published_figures_stand_at_cells_that_are_planned(tmp_path):
+    root = real_root()
+    for name in ("table2", "table3", "table4", "environments", "peers"):
+        table = TABLES[name]
+        bench = plan(name, Options((root,), tmp_path, seeds=(0,)))
+        places = {(cell.row, cell.column) for cell in bench.cells}
+        places |= {(row, "mean") for row, _ in places}
+        assert {place for place in table.published if place not in places} == set(), name
+
+
+def test_the_real_protocol_lacks_classes_in_places_and_that_is_said(tmp_path):
+    bench = plan("environments", Options((real_root(),), tmp_path, systems=("void",), arrays=("D1",)))
+    assert any("indoor-1 holds no genuine trial" in why for why in bench.impossible.values())
+    assert all(cell.column != "indoor-1" for cell in bench.cells)
+
+
+def test_microphones_are_added_in_the_papers_order(tiny, tmp_path):
+    bench = plan("table3", Options((tiny,), tmp_path, seeds=(0,)))
+    places = Counter(cell.row for cell in bench.cells)
+    assert places == {
+        "D1, 1-2": 2, "D2, 1-4-2-3": 4, "D2, 1-2-3-4": 4, "D3, 1-4-2-5-3-6": 6, "D4, 1-4-2-5-3-6-7": 7
+    }  # fmt: skip
+    by_place = {(cell.row, cell.column): cell.training for cell in bench.cells}
+    assert by_place["D2, 1-4-2-3", "3"].channels == "1-4-2"
+    assert by_place["D2, 1-4-2-3", "4"] == by_place["D2, 1-2-3-4", "4"]
+    assert by_place["D3, 1-4-2-5-3-6", "1"].system == "nn-single"
+    config = bench.configs[by_place["D2, 1-4-2-3", "3"]]
+    assert config.microphones == (0, 3, 1)
+    hears = specify(config.system, (ARRAYS["D2"],), config.microphones)
+    waveform = np.arange(8.0).reshape(4, 2)
+    np.testing.assert_array_equal(hears.channels_of(waveform), waveform[[0, 3, 1]])
+    assert type(hears).from_dict(hears.as_dict()) == hears
+
+
+def test_tables_share_their_trainings(tiny, tmp_path):
+    one, two, four = (
+        plan(name, Options((tiny,), tmp_path)).configs for name in ("table2", "table4", "peers")
+    )
+    shared = {training for training in one if training.system == "nn-multichannel"}
+    assert len(shared) == 12  # four arrays, three seeds
+    assert shared <= set(two)
+    assert set(one) <= set(four)
+    assert len({config.out for config in two.values()}) == len(two)
+
+
+def test_each_system_has_its_own_schedule_and_what_draws_nothing_is_trained_once(tiny, tmp_path):
+    configs = plan("peers", Options((tiny,), tmp_path, seeds=(3, 4))).configs
+    for training, config in configs.items():
+        wanted = TrainConfig(tiny, tmp_path, system=training.system, array=training.array, seed=training.seed)
+        same = {name: value for name, value in wanted.identity().items() if name not in ("out", "cache")}
+        assert same == {name: config.identity()[name] for name in same}
+    seeds = Counter(training.system for training in configs)
+    assert all(seeds[name] == 4 for name in UNSEEDED)
+    assert seeds["malrad"] == 8
+    assert seeds["compact"] == 2  # one for all arrays
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "says"),
+    [
+        ("peers", {"systems": ("viod",)}, "unknown system 'viod'"),
+        ("peers", {"arrays": ("D9",)}, "unknown array 'D9'"),
+        ("peers", {"arrays": ("D2",)}, "holds no trial of D2; expected of D1, D4"),
+        ("peers", {"held_out": ("room",)}, "unknown condition 'room'; expected of environment"),
+        ("peers", {"held_out": ("environment=moon",)}, "holds no trial with environment 'moon'"),
+        ("table2", {"held_out": ("environment",)}, "benchmark peers"),
+        ("positions", {}, "compares 2 corpora, got 1"),
+        ("table2", {"split": "train"}, "expected dev or eval"),
+        ("table2", {"scale": 2.0}, "expected above 0"),
+        ("table2", {"seeds": ()}, "at least one"),
+        ("table2", {"workers": 0}, "expected 1 or more"),
+    ],
+)
+def test_errors_name_the_fact_and_the_way_out(varied, tmp_path, name, values, says):
+    with pytest.raises(ValueError, match=says):
+        plan(name, Options((varied,), tmp_path / "out", **values))
+
+
+# ---------------------------------------------------------------- what is run
+
+
+def test_every_system_is_scored_on_the_same_trials_and_all_is_left_behind(finished, tiny):
+    found = content(finished)
+    assert {one["row"] for one in found["figures"]} == {"void", "sub-bass"}
+    assert (found["trainings"], found["finished"], found["failed"]) == (2, 2, {})
+    trials = {r.trial_id for r in partitions(Corpus.from_meta(tiny))["eval"].filter(array="D4")}
+    for one in found["figures"]:
+        assert one["trials"] == {"genuine": 4, "replay": 4}
+        assert one["eer"] is None  # under 50 of a class
+        assert one["parameters"] > 0
+        assert one["real_time_factor"] > 0
+        scores = (finished.folder / one["runs"][0]["scores"]).read_text().splitlines()[1:]
+        assert {line.split("\t")[0] for line in scores} == trials
+    text = (finished.folder / "peers.md").read_text()
+    assert text == page.markdown(found)
+    assert "too few (4 + 4)" in text
+    assert "Leak probes, tiny:" in text
+    assert (finished.folder / "peers-det.png").read_bytes().startswith(b"\x89PNG")
+    assert (finished.folder / "peers-curves.png").read_bytes().startswith(b"\x89PNG")
+    assert QUICK not in text
+
+
+def test_what_is_finished_stays_and_an_interrupted_benchmark_ends_the_same(finished, tmp_path, monkeypatch):
+    before, text = files(finished), (finished.folder / "peers.md").read_text()
+    said = []
+    run("peers", finished, say=said.append)
+    assert files(finished) == before
+    assert (finished.folder / "peers.md").read_text() == text
+    assert said == ["peers: 2 cells of 2 trainings, 2 of them finished"]
+
+    other = quietly(finished.corpus[0], tmp_path)
+    whole = cells_of.run
+
+    def stopped(config, *arguments):
+        if config.system == "sub-bass":
+            raise KeyboardInterrupt
+        return whole(config, *arguments)
+
+    monkeypatch.setattr(cells_of, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run("peers", other)
+    monkeypatch.setattr(cells_of, "run", whole)
+    kept = files(other)
+    run("peers", other)
+    assert {path: time for path, time in files(other).items() if path in kept} == kept
+    for one, same in zip(content(other)["figures"], content(finished)["figures"], strict=True):
+        path, wanted = (o.folder / f["runs"][0]["scores"] for o, f in ((other, one), (finished, same)))
+        assert path.read_bytes() == wanted.read_bytes()
+
+
+def test_a_cell_that_fails_is_said_and_the_others_go_on(tiny, tmp_path, monkeypatch, capsys):
+    whole = cells_of.run
+
+    def broken(config, *arguments):
+        if config.system == "void":
+            raise RuntimeError("out of memory")
+        return whole(config, *arguments)
+
+    monkeypatch.setattr(cells_of, "run", broken)
+    arguments = ["--corpus", tiny, "--out", tmp_path, "--systems", "void", "sub-bass", "--arrays", "D4"]
+    code = replayguard.main(["benchmark", "peers", *map(str, arguments), "--workers", "1"])
+    out, err = capsys.readouterr()
+    assert code == 1
+    assert "void-D4-seed0 failed: RuntimeError: out of memory" in err
+    assert "FAILED" in out
+    assert "| sub-bass | D4 | 4 + 4 |" in out
+    monkeypatch.setattr(cells_of, "run", whole)
+    assert not run("peers", quietly(tiny, tmp_path)).failed
+
+
+def test_quick_is_small_and_says_so_everywhere(tiny, tmp_path):
+    options = quietly(tiny, tmp_path, quick=True, systems=("sub-bass",))
+    run("peers", options)
+    found = content(options)
+    assert found["quick"]
+    assert found["warning"] == QUICK
+    assert QUICK in (tmp_path / "peers.md").read_text()
+    records = [json.loads(path.read_text()) for path in (tmp_path / "runs").rglob("eval-*/run.json")]
+    assert all("QUICK" in record["corpus"] for record in records)
+    assert "QUICK" in page._title(plan("peers", options))
+    configs = plan("table2", Options((tiny,), tmp_path, quick=True)).configs
+    assert {config.epochs for config in configs.values()} == {cells_of.QUICK_EPOCHS}
+    assert {training.seed for training in configs} == {0}
+    assert {training.array for training in configs} == {"D1", "D2"}
+
+
+@pytest.mark.slow
+def test_cells_beside_each_other_give_the_same_scores(finished, tmp_path):
+    together = quietly(finished.corpus[0], tmp_path, workers=2)
+    assert not run("peers", together).failed
+    for one, same in zip(content(together)["figures"], content(finished)["figures"], strict=True):
+        path, wanted = (o.folder / f["runs"][0]["scores"] for o, f in ((together, one), (finished, same)))
+        assert path.read_bytes() == wanted.read_bytes()
+
+
+# ---------------------------------------------------------------- what is said of it
+
+
+def table(seed: int, shift: float = 1.0, trials: int = 240) -> ScoreTable:
+    rng = np.random.default_rng(seed)
+    label = np.where(np.arange(trials) % 2, "genuine", "replay")
+    score = rng.standard_normal(trials) + shift * (label == "genuine")
+    return ScoreTable(trial=np.arange(trials).astype(str), score=score, label=label)
+
+
+def row(seed: int, **facts):
+    return {"seed": seed, "parameters": 7, "speed": 0.1, "undertrained": False} | facts
+
+
+def test_the_interval_of_one_seed_is_the_bootstraps_and_equal_seeds_change_nothing():
+    one = table(0)
+    rates, low, high, drawn = mean_eer([one], n=200)
+    genuine, replay = one.score[one.genuine], one.score[one.replay]
+    assert rates == [eer(genuine, replay)[0]]
+    assert (low, high) == pytest.approx(bootstrap_interval(genuine, replay, eer, n=200))
+    assert drawn == "trials"
+    assert mean_eer([one, one], n=200)[1:] == (low, high, drawn)
+    rates, low, high, _ = mean_eer([one, table(1, shift=2.0)], n=200)
+    assert low < np.mean(rates) < high
+
+
+def test_the_deviation_is_over_seeds_not_over_the_trainings_of_one():
+    tables = [table(n) for n in range(4)]
+    rates = [eer(t.score[t.genuine], t.score[t.replay])[0] for t in tables]
+    found = figures_of([row(0), row(0), row(1), row(1)], tables, draws=20)
+    assert found["sd"] == pytest.approx(np.std([np.mean(rates[:2]), np.mean(rates[2:])], ddof=1))
+    assert found["eer"] == pytest.approx(np.mean(rates))
+    assert figures_of([row(0), row(0)], tables[:2], draws=20)["sd"] is None
+
+
+def test_few_trials_have_a_count_and_no_rate_and_other_trials_are_refused():
+    assert figures_of([row(0)], [table(0, trials=98)])["eer"] is None
+    assert figures_of([row(0)], [table(0, trials=100)], draws=20)["eer"] is not None
+    with pytest.raises(ValueError, match="different trials"):
+        figures_of([row(0), row(1)], [table(0), table(1, trials=100)])
+
+
+@pytest.mark.parametrize(
+    ("system", "allowed", "done", "is_cut"),
+    [
+        ("nn-single", 100, 100, False),  # the whole schedule
+        ("nn-single", 50, 50, True),  # stopped by the limit
+        ("nn-single", 50, 36, False),  # its own early stop came before
+        ("malrad", 50, 36, True),  # a cosine made shorter ends with the limit in any case
+        ("lfcc-gmm", 10, 10, True),
+        ("void", 0, 1, False),
+    ],
+)
+def test_undertrained_is_what_was_stopped_before_its_own_stop(system, allowed, done, is_cut):
+    assert undertrained(system, allowed, {"epochs": done}) == is_cut
+    assert DEFAULTS[system].get("epochs", 100) == 100
+
+
+def test_undertrained_and_optimistic_and_simulated_stand_on_the_page(finished):
+    found = content(finished)
+    figures = [
+        {
+            **one,
+            "eer": 0.2,
+            "low": 0.1,
+            "high": 0.3,
+            "sd": 0.01,
+            "interval_over": "trials",
+            "undertrained": True,
+        }
+        for one in found["figures"]
+    ]
+    found |= {"figures": figures, "split": "dev", "scale": 0.1}
+    found["corpora"][0]["simulated"] = True
+    text = page.markdown(found)
+    assert "**20.0** ± 1.0†" in text
+    assert "† undertrained" in text
+    assert "optimistic" in text
+    assert "(simulated)" in text.splitlines()[0]
+    assert "SIMULATED" in text
+
+
+def test_what_was_published_stands_in_brackets_and_is_no_comparison(finished):
+    found = content(finished)
+    one = found["figures"][0] | {"row": "nn-dummy", "eer": 0.2, "low": 0.1, "high": 0.3, "sd": None}
+    text = page.markdown(found | {"figures": [one | {"interval_over": "trials"}]})
+    assert "**20.0** (25.2)" in text
+    assert "context, never the comparison" in text
+    assert "context, never" not in page.markdown(found)
+
+
+def test_the_leak_verdict_is_asked_once_and_a_leak_is_an_exit_code(tiny, tmp_path, monkeypatch, capsys):
+    arguments = ["benchmark", "leaks", "--corpus", str(tiny), "--out", str(tmp_path)]
+    assert replayguard.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "Reported only" in out
+    assert (tmp_path / "leaks.md").read_text() in out
+    monkeypatch.setattr(
+        "eval.benchmarks.tables.leaks.probe_corpus", lambda *a, **k: pytest.fail("asked again")
+    )
+    assert replayguard.main(arguments) == 0
+
+
+def test_a_training_is_named_after_what_makes_it_another(tiny):
+    base = Training(tiny, "malrad", "D4", 0)
+    others = [
+        Training(tiny, "malrad", "D4", 1),
+        Training(tiny, "malrad", "D4", 0, only=(("environment", ("vehicle",)),)),
+        Training(tiny, "malrad", "D4", 0, without=(("environment", ("vehicle",)),)),
+        Training(tiny, "malrad", "D4", 0, target="D4", minutes=10.0),
+        Training(tiny, "malrad", "D4", 0, channels="1-4"),
+        Training(tiny, "malrad", "D4", 0, filters=8),
+    ]
+    assert len({training.name for training in (base, *others)}) == len(others) + 1
+    assert base.name == "malrad-D4-seed0"
+
+
+def test_time_left_is_the_mean_of_what_was_done(monkeypatch):
+    monkeypatch.setattr(engine.time, "monotonic", lambda: 600.0)
+    assert engine._time_left(0.0, 2, 8) == "; about 30 min left"
+    assert engine._time_left(0.0, 8, 8) == ""
