@@ -17,6 +17,7 @@ import tyro
 from commands import (
     array,
     attack,
+    benchmark,
     classify,
     corpus,
     demo,
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "classify adapt": classify.adapt,
     "classify predict": classify.predict,
     "attack": attack.attack,
+    **benchmark.COMMANDS,
     "corpus summary": corpus.summary,
     "corpus check": corpus.check,
     "corpus probe": corpus.probe,
@@ -109,7 +111,8 @@ def _run(command: Callable[..., int | None], arguments: list[str], prog: str) ->
     """Read the command line by the function's own arguments, or by the dataclass that it is `configured_by`."""
     if place := getattr(command, "config", None):
         module, _, name = place.partition(":")
-        return command(tyro.cli(getattr(importlib.import_module(module), name), args=arguments, prog=prog))
+        config = getattr(importlib.import_module(module), name)
+        return command(tyro.cli(config, args=arguments, prog=prog, description=command.__doc__))
     return tyro.cli(command, args=arguments, prog=prog)
 
 
