@@ -312,6 +312,16 @@ def test_quick_is_small_and_says_so_everywhere(tiny, tmp_path):
     assert {training.array for training in configs} == {"D1", "D2"}
 
 
+def test_results_are_the_page_and_its_runs_without_weights(finished, tmp_path):
+    run("peers", quietly(finished.corpus[0], finished.folder, results=tmp_path))
+    kept = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    for path in kept:
+        assert (tmp_path / path).read_bytes() == (finished.folder / path).read_bytes()
+    assert {path.name for path in kept} >= {"peers.md", "peers.json", "peers-det.png", "peers-curves.png"}
+    assert all((tmp_path / one["runs"][0]["scores"]).is_file() for one in content(finished)["figures"])
+    assert not any(path.suffix == ".safetensors" for path in kept)
+
+
 @pytest.mark.slow
 def test_cells_beside_each_other_give_the_same_scores(finished, tmp_path):
     together = quietly(finished.corpus[0], tmp_path, workers=2)

@@ -295,7 +295,11 @@ TABLES = {
             _positions,
             mean=False,
             corpora=2,
-            notes=("The first corpus has its classes in different places, the second has not.",),
+            notes=(
+                "The first corpus has its classes in different places, the second has not. Speakers have one home in "
+                "all simulated corpora; the embedded voices (no --speech) have not, and may be in one's training "
+                "and in the other's test.",
+            ),
         ),
     )
 }

@@ -11,7 +11,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,16 +132,10 @@ def run(
 ) -> dict[str, Any]:
     """Train what is not trained and score what is not scored: the run.json, and the speed (CPU seconds for a second
     of sound) by array. `alone`: no other cell runs beside this one."""
-    import torch
-    from joblib import parallel_config
-
     from detector.batch import score_corpus
     from detector.train import train
 
-    # cells beside each other share the cores, and are the same whatever their number: one thread each
-    if not alone:
-        torch.set_num_threads(1)
-    with nullcontext() if alone else parallel_config(backend="threading"), warnings.catch_warnings():
+    with _beside(not alone), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "this .* was trained on .*, not on")  # which is the question
         if not (config.out / "run.json").exists():
             _prepare(config, shown)
@@ -149,12 +143,35 @@ def run(
         speeds = {}
         for root, array in tests:
             corpus, out = Corpus.from_meta(root), score_folder(config, (root, array), split)
-            workers = None if alone else 1
-            score_corpus(
-                str(folder), corpus, out, split=split, arrays=[array], workers=workers, progress=shown
-            )
+            options = {"split": split, "arrays": [array], "workers": None if alone else 1, "progress": shown}
+            score_corpus(str(folder), corpus, out, **options)
             speeds[array] = _speed(folder, corpus, out / SPEED, split, array)
     return json.loads((folder / "run.json").read_text(encoding="utf-8")) | {"speeds": speeds}
+
+
+@contextmanager
+def _beside(others: bool) -> Iterator[None]:
+    """While it lasts a cell takes one core where `others` run beside it, so that it is the same whatever their
+    number; what it would give to processes of its own goes to threads."""
+    if not others:
+        yield
+        return
+    from joblib import parallel_config
+
+    with _one_thread(), parallel_config(backend="threading"):
+        yield
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _prepare(config: TrainConfig, shown: bool) -> None:
@@ -183,22 +200,17 @@ def _speed(folder: Path, corpus: Corpus, path: Path, split: str, array: str) -> 
     """Seconds of processor time for a second of sound, on one thread; measured once and kept."""
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))["real_time_factor"]
-    import torch
-
     from detector.score import load
     from remasc import read_audio
 
     clips = [read_audio(r.path) for r in list(partitions(corpus)[split].filter(array=[array]))[:SPEED_CLIPS]]
-    detector, threads = load(folder), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    detector = load(folder)
+    with _one_thread():
         detector.score(*clips[0], array)  # the first call prepares what later ones share
         begun = time.process_time()
         for waveform, rate in clips:
             detector.score(waveform, rate, array)
         spent = time.process_time() - begun
-    finally:
-        torch.set_num_threads(threads)
     factor = spent / sum(waveform.shape[1] / rate for waveform, rate in clips)
     write_text(path, json.dumps({"real_time_factor": factor, "clips": len(clips), "threads": 1}) + "\n")
     return factor

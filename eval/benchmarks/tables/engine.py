@@ -6,12 +6,15 @@ that a table may grow over days and over machines.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from detector.config import TrainConfig
 from eval.benchmarks.tables import cells as cells_of
@@ -22,6 +25,7 @@ from eval.benchmarks.tables.figures import figures_of
 from eval.benchmarks.tables.options import Options
 from eval.scores import ScoreTable, read_scores
 from remasc import Corpus
+from remasc.atomic import whole_file
 from remasc.parallel import default_workers, on_cluster, unordered
 from remasc.sentences import reason
 
@@ -70,7 +74,7 @@ class Benchmark:
                 record
                 | {
                     "training": cell.training.name,
-                    "scores": str(self._scores(cell).relative_to(self.options.folder)),
+                    "scores": str((self.scored(cell) / "scores.tsv").relative_to(self.options.folder)),
                     "seed": cell.training.seed,
                     "speed": record["speeds"][cell.test.array],
                     "undertrained": cut,
@@ -78,20 +82,19 @@ class Benchmark:
             )
         return figures_of(rows, [self.scores(cell) for cell in runs])
 
-    def _scores(self, cell: Cell) -> Path:
-        folder = cells_of.score_folder(self.configs[cell.training], cell.test.scored, self.options.split)
-        return folder / "scores.tsv"
+    def scored(self, cell: Cell) -> Path:
+        """The folder of a cell's scores."""
+        return cells_of.score_folder(self.configs[cell.training], cell.test.scored, self.options.split)
 
     def scores(self, cell: Cell) -> ScoreTable:
         """Of the trials of its test, each scored once."""
-        import numpy as np
-
-        table = read_scores(self._scores(cell), partition=self.options.split)
+        path = self.scored(cell) / "scores.tsv"
+        table = read_scores(path, partition=self.options.split)
         wanted = self.trials[cell.test]
         kept = table.select(np.isin(table.trial, wanted))
         if len(kept) != len(wanted):
             raise ValueError(
-                f"{self._scores(cell)}: holds scores of {len(kept)} of the {len(wanted)} trials; delete its folder"
+                f"{path}: holds scores of {len(kept)} of the {len(wanted)} trials; delete its folder"
             )
         return kept
 
@@ -112,24 +115,44 @@ def run(name: str, options: Options, *, say: Say = lambda _: None, shown: bool =
     with on_cluster(options.cluster) as there:
         workers = options.workers or there or _default_workers(options)
         bench.leaks = [leaks.verdict_of(corpus, options.folder, workers, shown) for corpus in bench.corpora]
-        alone = min(workers, len(todo)) == 1
-        arguments = [
+        alone = workers == 1  # not: one cell left, or a run that goes on would count with other threads
+        finished = [training for training in jobs if training not in todo]
+        for training in finished:
+            _take(
+                bench,
+                *_job(training, bench.configs[training], jobs[training], options.split, alone, False),
+                say,
+            )
+        fresh = [
             (training, bench.configs[training], jobs[training], options.split, alone, shown and alone)
-            for training in [*(t for t in jobs if t not in todo), *todo]
+            for training in todo
         ]
-        finished, fresh = arguments[: len(jobs) - len(todo)], arguments[len(jobs) - len(todo) :]
-        for job in finished:
-            _take(bench, *_job(*job), say)
         begun = time.monotonic()
         for number, (training, record) in enumerate(unordered(_job, fresh, workers), start=1):
             _take(bench, training, record, say)
             page.write(bench, pictures=False)
-            say(
-                f"[{len(finished) + number} of {len(jobs)}] {training.name}"
-                + _time_left(begun, number, len(fresh))
-            )
+            done = f"[{len(finished) + number} of {len(jobs)}] {training.name}"
+            say(done + _time_left(begun, number, len(fresh)))
     page.write(bench)
+    if options.results is not None:
+        keep(bench, options.results)
     return bench
+
+
+def keep(bench: Benchmark, results: Path) -> None:
+    """Copy the page and of each finished run what it is made of (records, protocols, scores), without weights."""
+    out = bench.options.folder
+    wanted = [path for path in out.glob(f"{bench.table.name}[.-]*") if path.is_file()]
+    for cell in bench.cells:
+        if cell.training in bench.records:
+            folder, scored = bench.configs[cell.training].out, bench.scored(cell)
+            wanted += [folder / "run.json", folder / "protocol.tsv"]
+            wanted += [scored / name for name in ("run.json", "protocol.tsv", "scores.tsv", cells_of.SPEED)]
+    for path in dict.fromkeys(wanted):
+        place = results / path.relative_to(out)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(place) as temporary:
+            shutil.copyfile(path, temporary)
 
 
 def plan(name: str, options: Options) -> Benchmark:

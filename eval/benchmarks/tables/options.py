@@ -33,6 +33,7 @@ class Options:
         workers: Cells at a time; default: one per core, or 1 with a GPU.
         cluster: Address of a Dask scheduler (tcp://host:8786) whose workers see the same folders.
         device: Where networks train.
+        results: Also copy the page here, with every run's record, protocol and scores, without weights.
     """
 
     corpus: tuple[Path, ...]
@@ -47,6 +48,7 @@ class Options:
     workers: int | None = None
     cluster: str | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    results: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.corpus or self.seeds == () or self.systems == () or self.arrays == ():
