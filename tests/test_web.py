@@ -490,6 +490,17 @@ def test_a_viewer_hears_what_offline_says(judge):
     assert not feed.hub.viewers
 
 
+def test_a_recording_that_comes_again_goes_on_in_seconds_and_in_work(judge, monkeypatch):
+    monkeypatch.setattr("streaming.web.feed.PAUSE_SECONDS", 0.01)
+    x = np.zeros((7, 16000), np.float32)
+    feed = Feed(lambda: ArraySource(x, 16000), ears(judge), None, again=True)
+    first = feed.session
+    feed.start(None)
+    assert until(lambda: feed.session is not first and feed.session.view.seconds > 2)
+    assert feed.session.view.listen_busy > first.view.listen_busy
+    feed.stop()
+
+
 def test_a_slow_viewer_loses_the_oldest_and_nothing_grows():
     hub, queue = Hub(), asyncio.Queue(maxsize=4)
     hub.viewers.add(queue)

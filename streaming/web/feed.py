@@ -125,8 +125,13 @@ class Feed:
             if not self._again or self._stopped.wait(PAUSE_SECONDS):
                 return
             self._origin = self.session.view.seconds + PAUSE_SECONDS
-            self._source = self._open()
+            before, self._source = self.session.view, self._open()
             self.session = self._session(self._source)
+            # its seconds go on from `_origin`: so must the work that they took
+            self.session.view.listen_busy, self.session.view.judge_busy = (
+                before.listen_busy,
+                before.judge_busy,
+            )
 
 
 def told(said: Said | Notice) -> dict[str, Any]:
