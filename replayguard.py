@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 import tyro
 
 from commands import (
+    adapt,
     array,
     attack,
     benchmark,
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "serve": serve.serve,
     "evaluate": evaluate.evaluate,
     "train": train.train,
+    "adapt": adapt.adapt,
     "export": export.export,
     "simulate": simulate.simulate,
     "classify train": classify.train,

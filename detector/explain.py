@@ -89,8 +89,16 @@ class Explanation:
         return asdict(self) | {"contributions": [asdict(part) for part in self.contributions]}
 
 
-def explain(detector: Detector, judged: Judgement, waveform: np.ndarray, sample_rate: int) -> Explanation:
-    """Why the detector judged (M, T) samples as it did; `judged` is its own judgement of them.
+def explain(
+    detector: Detector,
+    judged: Judgement,
+    waveform: np.ndarray,
+    sample_rate: int,
+    slope: float = 1.0,
+    offset: float = 0.0,
+) -> Explanation:
+    """Why the detector judged (M, T) samples as it did; `judged` is its judgement of them, made of `slope` times
+    its network's score plus `offset`.
 
     ValueError for a detector that does not hear the planes.
     """
@@ -99,24 +107,25 @@ def explain(detector: Detector, judged: Judgement, waveform: np.ndarray, sample_
             f"a detector of the system {detector.specification.system} hears spectrum and space as one and cannot "
             "tell what drove it; explanations are of compact detectors"
         )
-    slope, offset, unit = 1.0, 0.0, "score"
-    if detector.calibration is not None:
-        slope, offset, unit = detector.calibration.slope, detector.calibration.offset, "llr"
-    threshold = None if detector.threshold is None else slope * detector.threshold + offset
-    said = (judged.decision, judged.reason, judged.detail, unit)
+    calibration = detector.calibration
+    unit = "score" if calibration is None else "llr"
+
+    def told(score: float | None) -> float | None:
+        return score if score is None or calibration is None else float(calibration.llr(score))
+
+    said = (judged.decision, judged.reason, judged.detail, unit, told(judged.score), told(detector.threshold))
     if judged.score is None or judged.reason not in ("", "no-threshold"):
-        value = None if judged.score is None else slope * judged.score + offset
-        return Explanation(*said, value, threshold, None, neutral().source, ())
+        return Explanation(*said, None, neutral().source, ())
     planes, score_of = _ears(detector, waveform, sample_rate)
     mics = len(waveform)
     average, speech = neutral().of(mics), spoken(planes)
     parts, reference = shares(planes, speech, average, score_of)
+    scale = slope * (1.0 if calibration is None else calibration.slope)
     contributions = tuple(
-        _contribution(group, slope * parts.get(group, 0.0), group in parts, planes, speech, average, mics)
+        _contribution(group, scale * parts.get(group, 0.0), group in parts, planes, speech, average, mics)
         for group in GROUPS
     )
-    value, start = slope * judged.score + offset, slope * reference + offset
-    return Explanation(*said, value, threshold, start, neutral().source, contributions)
+    return Explanation(*said, told(slope * reference + offset), neutral().source, contributions)
 
 
 def shares(
@@ -177,13 +186,7 @@ def _ears(
     """The planes (C, K, N) that the detector hears, and its score of any such planes."""
     waveform = np.ascontiguousarray(resample(waveform, sample_rate, detector.specification.sample_rate))
     if hasattr(detector, "session"):  # an export: judged without torch
-
-        def score_of(planes: np.ndarray) -> float:
-            lengths = np.array([planes.shape[-1]], dtype=np.int64)
-            (scores,) = detector.session.run(["score"], {"planes": planes[None], "lengths": lengths})
-            return float(scores[0])
-
-        return portable_planes(waveform, detector.planes), score_of
+        return portable_planes(waveform, detector.planes), lambda planes: detector.stream().feed(planes)
     import torch
 
     network = detector.network

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,7 @@ from remasc.sentences import quoted, reason
 if TYPE_CHECKING:
     import torch  # imported when a checkpoint is loaded: an exported detector judges without it
 
+    from detector.adapted import OwnScores
     from detector.explain import Explanation
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -60,8 +62,10 @@ class Detector:
     """A network with its specification, its calibration and its threshold.
 
     `threshold` applies to scores. `specification` says which rate and arrays the network takes; a recording
-    outside of it is refused with a ValueError.
+    outside of it is refused with a ValueError. `own` is of the arrays that it was adapted to, by their names.
     """
+
+    own: Mapping[str, OwnScores] = MappingProxyType({})
 
     def __init__(self, network: torch.nn.Module, config: dict, run: dict):
         self.network = network.eval()
@@ -79,7 +83,12 @@ class Detector:
         channel count that is not the array's, or an array the detector was not made for. Says nothing of
         quality: `judge` does.
         """
-        score = float(self._logit(self._checked(waveform, sample_rate, array), sample_rate))
+        array = get_array(array) if isinstance(array, str | Path) else array
+        checked, own = self._checked(waveform, sample_rate, array), self._own(array)
+        if own is None:
+            score = float(self._logit(checked, sample_rate))
+        else:
+            score = own.slope * float(own.detector._logit(checked, sample_rate)) + own.offset
         if not math.isfinite(score):
             raise ValueError(
                 f"the detector's score is {score}, no number to decide by; its weights are damaged, copy it anew"
@@ -143,14 +152,20 @@ class Detector:
         """
         from detector.explain import explain
 
-        judged = self.judge(waveform, sample_rate, array, **options)
+        array = get_array(array) if isinstance(array, str | Path) else array
+        judged, own = self.judge(waveform, sample_rate, array, **options), self._own(array)
         heard = _samples(waveform)[:, : int(quality.MAX_SECONDS * sample_rate)]
-        return explain(self, judged, heard, sample_rate)
+        if own is None:
+            return explain(self, judged, heard, sample_rate)
+        return explain(own.detector, judged, heard, sample_rate, own.slope, own.offset)
 
     def weights(self) -> Iterator[tuple[str, bytes]]:
         """What it learnt, by name: detectors are one where these, their config and their run are."""
         for name, tensor in sorted(self.network.state_dict().items()):
             yield name, tensor.cpu().numpy().tobytes()
+
+    def _own(self, array: MicArray | None) -> OwnScores | None:
+        return None if array is None else self.own.get(array.name)
 
     def _checked(self, waveform: np.ndarray, sample_rate: int, array: MicArray | str | None) -> np.ndarray:
         waveform = _samples(waveform)
@@ -208,17 +223,20 @@ def load(path_or_name: str | Path = "default", *, device: str = "cpu") -> Detect
 
     if is_exported(folder):
         return open_exported(folder)
+    from detector.adapted import open_arrays
     from detector.checkpoint import load_checkpoint
 
     config, state, run = load_checkpoint(folder)
     try:
         detector = Detector(_network(config, state), config, run)
+        detector.own = open_arrays(detector, folder)
     except (KeyError, TypeError, RuntimeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{folder}: the checkpoint does not fit its own config ({type(error).__name__}: {reason(error)}); it "
             "was damaged or written by another version, copy it anew"
         ) from None
-    detector.network.to(device)
+    for one in (detector, *(own.detector for own in detector.own.values())):
+        one.network.to(device)
     return detector
 
 
