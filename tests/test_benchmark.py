@@ -75,7 +75,9 @@ def content(options, name="peers"):
 
 
 def files(options):
-    return {path: path.stat().st_mtime_ns for path in (options.folder / "runs").rglob("*") if path.is_file()}
+    """When each file of the runs was written."""
+    found = (path for path in (options.folder / "runs").rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: path.stat().st_mtime_ns for path in found}
 
 
 # ---------------------------------------------------------------- what is planned

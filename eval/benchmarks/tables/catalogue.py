@@ -296,9 +296,9 @@ TABLES = {
             mean=False,
             corpora=2,
             notes=(
-                "The first corpus has its classes in different places, the second has not. Speakers have one home in "
-                "all simulated corpora; the embedded voices (no --speech) have not, and may be in one's training "
-                "and in the other's test.",
+                "The first corpus has its classes in different places, the second has not. Speakers have one home "
+                "in all simulated corpora; the embedded voices (no --speech) have not, and may be in the training "
+                "of one and in the test of the other.",
             ),
         ),
     )

@@ -27,6 +27,7 @@ from eval.scores import ScoreTable, read_scores
 from remasc import Corpus
 from remasc.atomic import whole_file
 from remasc.parallel import default_workers, on_cluster, unordered
+from remasc.protocol import partitions
 from remasc.sentences import reason
 
 Say = Callable[[str], None]
@@ -39,6 +40,7 @@ class Benchmark:
     table: Table
     options: Options
     corpora: tuple[Corpus, ...]
+    parts: dict[Path, dict[str, Corpus]] = field(default_factory=dict)  # root -> the partitions of its corpus
     cells: list[Cell] = field(default_factory=list)
     trials: dict[Any, list[str]] = field(default_factory=dict)  # Test -> its trials
     configs: dict[Training, TrainConfig] = field(default_factory=dict)
@@ -164,14 +166,14 @@ def plan(name: str, options: Options) -> Benchmark:
     if options.held_out and name != "peers":
         raise ValueError(f"{name} holds nothing out by --held-out; use `replayguard benchmark peers`")
     corpora = views.corpora_of(options)
-    bench = Benchmark(table, options, corpora)
+    bench = Benchmark(table, options, corpora, {corpus.root: partitions(corpus) for corpus in corpora})
     heard: dict[tuple, Path | str] = {}
     for cell in table.cells(Plan(options, corpora, options.systems or table.systems)):
         try:
             if cell.test not in bench.trials:
-                corpus = next(one for one in corpora if one.root == cell.test.corpus)
                 test = cell.test
-                bench.trials[test] = views.tested(corpus, options.split, test.array, test.only, test.without)
+                whole = bench.parts[test.corpus]
+                bench.trials[test] = views.tested(whole, options.split, test.array, test.only, test.without)
             _configure(bench, cell.training, heard)
         except ValueError as error:
             bench.impossible[f"{', '.join(word for word in cell.place if word)}"] = str(error)
@@ -192,7 +194,7 @@ def _configure(bench: Benchmark, training: Training, heard: dict[tuple, Path | s
     key = (training.corpus, training.selection, training.array)
     if key not in heard:
         try:
-            heard[key] = _heard(corpus, training, options.folder)
+            heard[key] = _heard(bench, corpus, training)
         except ValueError as error:
             heard[key] = str(error)
     if isinstance(place := heard[key], str):
@@ -202,9 +204,9 @@ def _configure(bench: Benchmark, training: Training, heard: dict[tuple, Path | s
     )
 
 
-def _heard(corpus: Corpus, training: Training, out: Path) -> Path:
+def _heard(bench: Benchmark, corpus: Corpus, training: Training) -> Path:
     parts = views.train_and_dev(
-        corpus,
+        bench.parts[corpus.root],
         array=training.array,
         only=training.only,
         without=training.without,
@@ -213,7 +215,11 @@ def _heard(corpus: Corpus, training: Training, out: Path) -> Path:
     )
     if not training.selection:
         return corpus.root
-    folder = out / "corpora" / f"{corpus.root.resolve().name}-{training.selection}"
+    folder = (
+        bench.options.folder
+        / "corpora"
+        / f"{corpus.root.resolve().name}-{training.array}-{training.selection}"
+    )
     return views.write_view(folder, corpus, parts)
 
 

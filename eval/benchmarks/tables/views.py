@@ -36,7 +36,7 @@ def words(conditions: Conditions) -> str:
 
 
 def train_and_dev(
-    corpus: Corpus,
+    whole: Mapping[str, Corpus],
     *,
     array: str = "all",
     only: Conditions = (),
@@ -44,16 +44,19 @@ def train_and_dev(
     target: str = "",
     minutes: float = 0.0,
 ) -> dict[str, Corpus]:
-    """What a training is left with; ValueError where a class is missing or a place would tell it."""
-    whole = partitions(corpus)
+    """What a training of this array (or of all) is left with of the partitions `whole`; ValueError where a class is
+    missing or a place would tell it."""
+    if array != "all":
+        whole = {name: part.filter(array=array) for name, part in whole.items()}
     parts = {name: whole[name].filter(**dict(only)) for name in ("train", "dev")}
     if without:
         parts = held_out(parts, **dict(without))
     if minutes:
-        parts["train"] = corpus.replace([*parts["train"], *_some(whole["train"], target, minutes)])
+        added = _some(whole["train"], target, minutes)
+        parts["train"] = whole["train"].replace([*parts["train"], *added])
+    of = "" if array == "all" else f" of {array}"
     for name, part in parts.items():
-        heard = part if array == "all" else part.filter(array=array)
-        both_classes(heard, f"{name}{' of ' + array if array != 'all' else ''}{_said(only, without)}")
+        both_classes(part, f"{name}{of}{_said(only, without)}")
     return parts
 
 
@@ -79,9 +82,11 @@ def _some(part: Corpus, array: str, minutes: float) -> list[Recording]:
     return taken
 
 
-def tested(corpus: Corpus, split: str, array: str, only: Conditions, without: Conditions) -> list[str]:
-    """The trials of a test; ValueError where a class is missing."""
-    part = partitions(corpus)[split].filter(array=array)
+def tested(
+    whole: Mapping[str, Corpus], split: str, array: str, only: Conditions, without: Conditions
+) -> list[str]:
+    """The trials of a test, of the partitions `whole`; ValueError where a class is missing."""
+    part = whole[split].filter(array=array)
     part = held_out({"eval": part}, **dict(without))["eval"] if without else part
     part = part.filter(**dict(only))
     both_classes(part, f"{split} of {array}{_said(only, ())}{_said(without, ())}")
