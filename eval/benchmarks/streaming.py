@@ -10,13 +10,13 @@ samples, so that the benchmark is also a proof.
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
+import tyro
 
 BLOCK_SECONDS = 0.01
 COMMAND_SECONDS, EVERY_SECONDS = 2.0, 5.0
@@ -48,15 +48,28 @@ class Clock:
         }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--detector", default="default")
-    parser.add_argument("--array", default=None, help="by name; default: any array of so many channels")
-    parser.add_argument("--channels", type=int, default=7)
-    parser.add_argument("--rate", type=int, default=44100)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+@dataclass(frozen=True)
+class Stream:
+    """What is fed.
+
+    Args:
+        detector: A bundled detector's name or a checkpoint folder.
+        array: By name; default: any array of so many channels.
+        channels: Microphones.
+        rate: Hz.
+        seconds: Of sound.
+        threads: Of torch.
+    """
+
+    detector: str = "default"
+    array: str | None = None
+    channels: int = 7
+    rate: int = 44100
+    seconds: float = 60.0
+    threads: int = 1
+
+
+def main(options: Stream) -> None:
     started = time.perf_counter()
     import torch
 
@@ -69,8 +82,8 @@ def main() -> None:
     report = measure(live, options.channels, options.seconds)
     start = {"import torch": round(imported, 2), "listening": round(ready, 2)}
     grown = {"above import torch": round(_peak_mib() - memory), "in all": round(_peak_mib())}
-    settings = {"threads": options.threads, "channels": options.channels, "rate": options.rate}
-    print(json.dumps(settings | report | {"seconds to start": start, "peak memory in MiB": grown}, indent=1))
+    given = {"seconds to start": start, "peak memory in MiB": grown}
+    print(json.dumps(asdict(options) | report | given, indent=1))
 
 
 def measure(live, channels: int, seconds: float) -> dict[str, object]:
@@ -130,4 +143,4 @@ def _peak_mib() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Stream, description=__doc__))
