@@ -88,9 +88,8 @@ def labelled(source: str | Path, speaker_pattern: str = "") -> list[Clip]:
 def hear(loaded: Detector, clips: Sequence[Clip], array: MicArray, progress: bool = True) -> Heard:
     """What the frozen network says of each clip; a recording of other channels than the array's is a ValueError,
     one that cannot be judged is left out and counted."""
-    rows: list[tuple[Clip, float, np.ndarray]] = []
+    rows: list[tuple[Clip, float, float, np.ndarray]] = []
     left_out: Counter[str] = Counter()
-    seconds = 0.0
     for clip in tracked(((1, clip) for clip in clips), "hearing", len(clips), 0, progress):
         try:
             waveform, rate = read_audio(clip.path, seconds=quality.MAX_SECONDS + 1)
@@ -106,18 +105,17 @@ def hear(loaded: Detector, clips: Sequence[Clip], array: MicArray, progress: boo
         if reason:
             left_out[reason] += 1
             continue
-        rows.append((clip, *said_of(loaded, waveform, rate)))
-        seconds += waveform.shape[1] / rate
+        rows.append((clip, waveform.shape[1] / rate, *said_of(loaded, waveform, rate)))
     if not rows:
         reasons = ", ".join(f"{reason} {count}" for reason, count in left_out.items())
         raise ValueError(f"none of the {len(clips)} recordings can be judged ({reasons}); record them anew")
     return Heard(
-        np.array([score for _, score, _ in rows]),
-        np.stack([embedding for _, _, embedding in rows]),
-        np.array([LABELS[clip.label.lower()] for clip, _, _ in rows]),
-        tuple(clip.speaker for clip, _, _ in rows),
-        tuple(clip.name for clip, _, _ in rows),
-        seconds / 60,
+        np.array([score for _, _, score, _ in rows]),
+        np.stack([embedding for *_, embedding in rows]),
+        np.array([LABELS[clip.label.lower()] for clip, *_ in rows]),
+        tuple(clip.speaker for clip, *_ in rows),
+        tuple(clip.name for clip, *_ in rows),
+        np.array([seconds for _, seconds, *_ in rows]),
         dict(left_out),
     )
 

@@ -36,7 +36,7 @@ RIDGES = (1000.0, 300.0, 100.0, 30.0, 10.0)  # precision of the head's change, i
 @dataclass(frozen=True)
 class Heard:
     """Target recordings as the frozen network says them: `scores` (n,), `embeddings` (n, E) or (n, 0) where it has
-    none, `genuine` (n,) bool, `speakers` n words (empty where not known), `names` n words, `minutes` in all;
+    none, `genuine` (n,) bool, `speakers` n words (empty where not known), `names` n words, `seconds` (n,);
     `left_out` counts by reason what could not be judged."""
 
     scores: np.ndarray
@@ -44,8 +44,12 @@ class Heard:
     genuine: np.ndarray
     speakers: tuple[str, ...]
     names: tuple[str, ...]
-    minutes: float
+    seconds: np.ndarray
     left_out: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def minutes(self) -> float:
+        return float(self.seconds.sum()) / 60
 
     def only(self, kept: np.ndarray) -> Heard:
         """The recordings for which `kept` (n,) is True."""
@@ -56,7 +60,7 @@ class Heard:
             self.genuine[kept],
             tuple(self.speakers[i] for i in numbers),
             tuple(self.names[i] for i in numbers),
-            self.minutes,
+            self.seconds[kept],
             self.left_out,
         )
 

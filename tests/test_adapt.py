@@ -156,7 +156,7 @@ def target(n=400, shift=0.0, scale=1.0, told=0.0, seed=0, speakers=20):
     embeddings = np.stack([told * sign + g.standard_normal(n), g.standard_normal(n)], axis=1)
     names = tuple(f"clip {i}" for i in range(n))
     who = tuple(f"speaker {i // 2 % speakers}" for i in range(n))
-    return Heard(llr, embeddings, genuine, who, names, n / 24), llr
+    return Heard(llr, embeddings, genuine, who, names, np.full(n, 2.5)), llr
 
 
 def test_a_shift_is_found_with_replays_and_without():
@@ -221,7 +221,7 @@ def test_folds_share_no_speaker_and_hold_both_classes():
     for speaker, fold in zip(heard.speakers, folds, strict=True):
         assert homes.setdefault(speaker, fold) == fold
     assert len(set(folds)) == 5
-    few = Heard(heard.scores, heard.embeddings, heard.genuine, ("me",) * 60, heard.names, 1.0)
+    few = Heard(heard.scores, heard.embeddings, heard.genuine, ("me",) * 60, heard.names, heard.seconds)
     assert folds_of(few)[1] == "files"
     assert FEW_SPEAKERS > 1
 
@@ -235,7 +235,7 @@ def test_the_order_of_the_recordings_does_not_matter():
         heard.genuine[order],
         tuple(heard.speakers[i] for i in order),
         tuple(heard.names[i] for i in order),
-        1.0,
+        heard.seconds,
     )
     one, other = learn(heard, llr, LIMIT), learn(turned, llr[order], LIMIT)
     assert one.way == other.way

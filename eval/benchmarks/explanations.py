@@ -7,7 +7,6 @@ the corpus's train partition, and written where `detector.neutral` finds it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from detector.explain import GROUPS
 from detector.frontends.planes import CovariancePlanes
 from detector.neutral import PATH, learn
 from detector.score import load
+from eval.benchmarks.drawn import few
 from eval.metrics import eer
 from remasc import Corpus, Label, Recording, read_audio
 from remasc.atomic import write_text
@@ -50,16 +50,6 @@ class Explanations:
     trials: int = 50
     out: Path | None = None
     learn: int = 0
-
-
-def few(recordings: Corpus, most: int) -> list[Recording]:
-    """At most `most` of each array and class, drawn by a hash of the trial: fewer lie within more."""
-    kept: dict[tuple, list[Recording]] = {}
-    for recording in sorted(recordings, key=lambda r: hashlib.sha256(r.trial_id.encode()).digest()):
-        group = kept.setdefault((recording.array, recording.label), [])
-        if len(group) < most:
-            group.append(recording)
-    return [recording for group in kept.values() for recording in group]
 
 
 def planes_of(recordings: list[Recording]) -> Iterator[tuple[int, np.ndarray]]:
