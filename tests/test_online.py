@@ -364,6 +364,28 @@ def test_a_bundled_detector_by_its_name():
     assert StreamingDetector("default", "D4", 44100).feed(np.zeros((7, 441), np.float32)) == []
 
 
+@pytest.mark.parametrize(
+    ("rate", "before"), [(16000, 20 * 16000), pytest.param(192_000, 2**31 + 1, marks=pytest.mark.slow)]
+)
+def test_silence_before_moves_the_times_and_nothing_else(rate, before):
+    """To the sample, also where they are counted beyond 2^31."""
+    g, late, alone = np.random.default_rng(0), *(StreamingDetector(Cheap(), None, rate) for _ in range(2))
+    before = -(-before // late.vad.frame) * late.vad.frame
+    silence = np.zeros((1, 10 * rate), np.float32)
+    for here in range(0, before, silence.shape[1]):
+        assert late.feed(silence[:, : before - here]) == []
+    pause = 1e-3 * g.standard_normal((1, rate)).astype(np.float32)
+    x = np.concatenate([pause, scene(3, 1, 3.0, rate)], axis=1)
+    expected = fed(alone, x, [7777]) + alone.flush()
+    said = fed(late, x, [7777]) + late.flush()
+    assert any(d.final for d in expected)
+    assert [(d.kind, d.score, d.genuine) for d in said] == [(d.kind, d.score, d.genuine) for d in expected]
+    for d, first in zip(said, expected, strict=True):
+        for name in ("start", "end", "at"):
+            moved, sample = getattr(d, name), round(getattr(first, name) * rate) + before
+            assert int(moved * rate) == round(moved * rate) == sample
+
+
 @pytest.mark.parametrize("minutes", [5, pytest.param(60, marks=pytest.mark.slow)])
 def test_an_hour_takes_the_memory_of_a_minute(minutes):
     """Silence and commands in blocks of three sizes; what is held afterwards is what was held before."""
