@@ -7,6 +7,7 @@ those of Okabe and Ito: told apart by colour-blind readers too.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -64,7 +65,8 @@ def dets_png(
     """
     columns = min(len(panels), 4)
     rows = -(-len(panels) // columns)
-    figure, axes, colour = _figure(3.6 * columns + 2.2, 3.7 * rows + 0.4, dark)
+    width = 3.6 * columns + 2.4
+    figure, axes, colour = _figure(width, 3.7 * rows + 0.6, dark)
     figure.delaxes(axes)
     styles = _styles(dict.fromkeys(name for curves in panels.values() for name in curves))
     shown: dict[str, Any] = {}
@@ -76,10 +78,9 @@ def dets_png(
         _det_axes(axes, colour, min(low for low, _ in limits), max(high for _, high in limits), panel)
         for name, (p_miss, p_fa) in rates.items():
             shown[name] = axes.plot(_deviate(p_fa), _deviate(p_miss), linewidth=1.6, **styles[name])[0]
-    figure.legend(
-        shown.values(), shown, loc="outside right upper", fontsize=9, labelcolor=colour["ink"], frameon=False
-    )
-    figure.suptitle(title, color=colour["ink"], fontsize=11)
+    _legend_beside(figure, shown, colour)
+    lines = [wrapped for line in title.split("\n") for wrapped in textwrap.wrap(line, int(11 * width))]
+    figure.suptitle("\n".join(lines), color=colour["ink"], fontsize=10)
     return _png(figure)
 
 
@@ -181,7 +182,11 @@ def curves_png(histories: dict[str, list[dict]], *, title: str = "", dark: bool 
         _dress(side, colour)
         side.set(xlabel="epoch", ylabel=label)
         side.grid(color=colour["grid"], linewidth=0.7)
-    _legend(left, colour, "lower left")
+    if len(histories) <= len(PALETTE):
+        _legend(left, colour, "lower left")
+    else:  # many would hide the curves
+        lines, names = left.get_legend_handles_labels()
+        _legend_beside(figure, dict(zip(names, lines, strict=True)), colour)
     figure.suptitle(title, color=colour["ink"], fontsize=11)
     return _png(figure)
 
@@ -217,6 +222,12 @@ def _legend(axes, colour: dict[str, str], place: str) -> None:
         axes.legend(
             loc=place, fontsize=9, labelcolor=colour["ink"], facecolor=colour["paper"], edgecolor="none"
         )
+
+
+def _legend_beside(figure, shown: dict[str, Any], colour: dict[str, str]) -> None:
+    """One legend for all axes, to their right."""
+    place = {"loc": "outside right center", "frameon": False}
+    figure.legend(shown.values(), shown, fontsize=9, labelcolor=colour["ink"], **place)
 
 
 def _png(figure) -> bytes:

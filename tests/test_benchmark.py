@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 
 import replayguard
 from detector.config import DEFAULTS, TrainConfig
+from detector.state import STATE
 from detector.systems import specify
 from eval.benchmarks.tables import cells as cells_of
 from eval.benchmarks.tables import engine, page, views
 from eval.benchmarks.tables.catalogue import TABLES, UNSEEDED
 from eval.benchmarks.tables.cells import Training, undertrained
-from eval.benchmarks.tables.engine import plan, run
+from eval.benchmarks.tables.engine import run
 from eval.benchmarks.tables.figures import figures_of, mean_eer
 from eval.benchmarks.tables.options import QUICK, Options
+from eval.benchmarks.tables.planning import plan
 from eval.metrics import bootstrap_interval, eer
 from eval.scores import ScoreTable
 from remasc import ARRAYS, Corpus
@@ -273,9 +280,7 @@ def test_what_is_finished_stays_and_an_interrupted_benchmark_ends_the_same(finis
     kept = files(other)
     run("peers", other)
     assert {path: time for path, time in files(other).items() if path in kept} == kept
-    for one, same in zip(content(other)["figures"], content(finished)["figures"], strict=True):
-        path, wanted = (o.folder / f["runs"][0]["scores"] for o, f in ((other, one), (finished, same)))
-        assert path.read_bytes() == wanted.read_bytes()
+    same_scores(other, finished)
 
 
 def test_a_cell_that_fails_is_said_and_the_others_go_on(tiny, tmp_path, monkeypatch, capsys):
@@ -324,13 +329,42 @@ def test_results_are_the_page_and_its_runs_without_weights(finished, tmp_path):
     assert not any(path.suffix == ".safetensors" for path in kept)
 
 
+def same_scores(options, wanted):
+    for one, same in zip(content(options)["figures"], content(wanted)["figures"], strict=True):
+        path, other = (o.folder / f["runs"][0]["scores"] for o, f in ((options, one), (wanted, same)))
+        assert path.read_bytes() == other.read_bytes()
+
+
 @pytest.mark.slow
-def test_cells_beside_each_other_give_the_same_scores(finished, tmp_path):
-    together = quietly(finished.corpus[0], tmp_path, workers=2)
-    assert not run("peers", together).failed
-    for one, same in zip(content(together)["figures"], content(finished)["figures"], strict=True):
-        path, wanted = (o.folder / f["runs"][0]["scores"] for o, f in ((together, one), (finished, same)))
-        assert path.read_bytes() == wanted.read_bytes()
+@pytest.mark.parametrize("cluster", [False, True])
+def test_cells_beside_each_other_and_on_a_cluster_give_the_same_scores(finished, tmp_path, cluster):
+    with ExitStack() as stack:
+        address = None
+        if cluster:
+            distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+            here = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+            address = stack.enter_context(here).scheduler_address
+        together = quietly(finished.corpus[0], tmp_path, workers=2, cluster=address)
+        assert not run("peers", together).failed
+    same_scores(together, finished)
+
+
+@pytest.mark.slow
+def test_a_benchmark_that_is_killed_ends_as_if_it_was_not(tiny, tmp_path):
+    common = {"systems": ("nn-single",), "quick": True, "workers": 1}
+    killed, whole = (quietly(tiny, tmp_path / name, **common) for name in ("killed", "whole"))
+    command = [sys.executable, replayguard.__file__, "benchmark", "peers", "--quick", "--corpus", str(tiny)]
+    command += ["--out", str(killed.folder), "--systems", "nn-single", "--arrays", "D4", "--workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    state = killed.folder / "runs" / "tiny-quick" / "nn-single-D4-seed0" / STATE
+    while process.poll() is None and not state.exists():
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert state.exists()
+    for options in (killed, whole):
+        assert not run("peers", options).failed
+    same_scores(killed, whole)
 
 
 # ---------------------------------------------------------------- what is said of it
@@ -343,8 +377,9 @@ def table(seed: int, shift: float = 1.0, trials: int = 240) -> ScoreTable:
     return ScoreTable(trial=np.arange(trials).astype(str), score=score, label=label)
 
 
-def row(seed: int, **facts):
-    return {"seed": seed, "parameters": 7, "speed": 0.1, "undertrained": False} | facts
+def row(seed: int):
+    facts = {"parameters": 7, "speed": 0.1, "undertrained": False, "one_for_all": False}
+    return {"seed": seed, **facts}
 
 
 def test_the_interval_of_one_seed_is_the_bootstraps_and_equal_seeds_change_nothing():

@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 from detector.config import ANY_ARRAY, ARRAY_NAMES, DEFAULTS
 from eval.benchmarks.tables import published
 from eval.benchmarks.tables.cells import Cell, Test, Training
+from eval.benchmarks.tables.conditions import held_out, of, present, protocol, words
 from eval.benchmarks.tables.options import Options
-from eval.benchmarks.tables.views import Conditions, words
 from remasc import ARRAYS, Corpus
-from remasc.sentences import quoted
 
 ONE_FOR_ALL = ("compact",)  # trained once on all arrays together
 UNSEEDED = ("void", "sub-bass", "gcc")  # nothing in them is drawn: one run says all
 FILTERS = (4, 8, 16, 32, 64, 128)
 MINUTES = 10.0
-CONDITIONS = ("environment", "playback_device", "source_recorder", "position", "array")
 
 
 @dataclass(frozen=True)
@@ -62,12 +60,6 @@ class Table:
     mean: bool = True
     corpora: int = 0  # how many it needs; 0: any number
     notes: tuple[str, ...] = ()
-
-
-def present(corpus: Corpus, condition: str) -> tuple[str, ...]:
-    """The words of a condition that its trials have."""
-    found = {r.conditions()[condition] for r in corpus.trials()} - {"-"}
-    return tuple(sorted(found, key=lambda word: (len(word), word) if condition == "position" else (0, word)))
 
 
 def _training(corpus: Corpus, system: str, array: str, seed: int, **options) -> Training:
@@ -128,13 +120,13 @@ def _environments(plan: Plan) -> Iterator[Cell]:
             for array in plan.arrays(corpus):
                 section = _section(plan, corpus, array)
                 for row, only, test in _trained_and_tested(names):
-                    training = _training(corpus, system, array, seed, only=_of("environment", only))
+                    training = _training(corpus, system, array, seed, only=of("environment", only))
                     yield Cell(
                         section,
                         f"{system}, {row}",
                         test,
                         training,
-                        Test(corpus.root, array, _of("environment", (test,))),
+                        Test(corpus.root, array, of("environment", (test,))),
                     )
 
 
@@ -149,16 +141,12 @@ def _trained_and_tested(names: Sequence[str]) -> Iterator[tuple[str, tuple[str, 
         yield from (("trained on another", (other,), test) for other in others)
 
 
-def _of(condition: str, values: tuple[str, ...]) -> Conditions:
-    return ((condition, values),) if values else ()
-
-
 def _arrays(plan: Plan) -> Iterator[Cell]:
     for seed, system in plan.each():
         for corpus in plan.corpora:
             held = tuple(name for name in ARRAY_NAMES if name in present(corpus, "array"))
             for array in plan.arrays(corpus):
-                others = _of("array", tuple(name for name in held if name != array))
+                others = of("array", tuple(name for name in held if name != array))
                 trainings = {"trained on it alone": Training(corpus.root, system, array, seed)}
                 if system in ANY_ARRAY and others:
                     adapted = {"only": others, "target": array, "minutes": MINUTES}
@@ -178,7 +166,7 @@ def _peers(plan: Plan) -> Iterator[Cell]:
     for seed, system in plan.each():
         for corpus in plan.corpora:
             for array in plan.arrays(corpus):
-                for without in ((), *_held_out(plan.options.held_out, corpus)):
+                for without in ((), *held_out(plan.options.held_out, corpus)):
                     one_array = without and without[0][0] == "array"
                     if one_array and (system not in ANY_ARRAY or without[0][1] != (array,)):
                         continue  # a network of one array has no unseen one
@@ -193,43 +181,6 @@ def _peers(plan: Plan) -> Iterator[Cell]:
                         training,
                         Test(corpus.root, array, without=tuple(without)),
                     )
-
-
-def protocol(corpus: Corpus) -> str:
-    """Closed or open, as far as the corpus says."""
-    if corpus.simulated:
-        return str((corpus.card.get("recipe") or {}).get("protocol", "open"))
-    return "closed" if corpus.simulated is False or not corpus.card.get("recipe") else "open"
-
-
-def _held_out(asked: Sequence[str], corpus: Corpus) -> Iterator[Conditions]:
-    """Each condition to be held out in turn; ValueError where one is unknown or not in the corpus."""
-    for word in asked:
-        name, _, value = word.partition("=")
-        name = name.strip().replace("-", "_")
-        if name not in CONDITIONS:
-            raise ValueError(
-                f"unknown condition {quoted(word)}; expected of {', '.join(CONDITIONS)}, or one with its value, "
-                "such as environment=vehicle"
-            )
-        held = present(corpus, name)
-        if value and value not in held:
-            raise ValueError(
-                f"{corpus.root}: holds no trial with {name} {quoted(value)}; expected of {', '.join(held)}"
-            )
-        if name == "position" and not value:
-            yield from _placements(corpus)
-        else:
-            yield from (_of(name, (one,)) for one in ((value,) if value else held))
-
-
-def _placements(corpus: Corpus) -> Iterator[Conditions]:
-    """The positions of indoor-1 by where the array stands (corner, wall, centre): the first of two digits."""
-    held = present(corpus.filter(environment="indoor-1"), "position")
-    for placement in "123":
-        found = tuple(word for word in held if len(word) == 2 and word[0] == placement)
-        if found:
-            yield (*_of("environment", ("indoor-1",)), *_of("position", found))
 
 
 def _positions(plan: Plan) -> Iterator[Cell]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.config import DEFAULTS, TrainConfig
-from eval.benchmarks.tables.views import Conditions, slug
+from eval.benchmarks.tables.conditions import Conditions, slug
 from remasc import Corpus
 from remasc.atomic import write_text
 from remasc.protocol import partitions

@@ -47,6 +47,7 @@ def figures_of(
         "parameters": rows[0]["parameters"],
         "real_time_factor": float(np.mean([row["speed"] for row in rows])),
         "undertrained": any(row["undertrained"] for row in rows),
+        "one_for_all": all(row["one_for_all"] for row in rows),
         "abstained": float(np.mean([table.abstained.mean() for table in tables])),
         "seeds": sorted({row["seed"] for row in rows}),
         "eer": None,

@@ -13,7 +13,8 @@ import numpy as np
 
 from eval import words
 from eval.benchmarks.tables import published
-from eval.benchmarks.tables.catalogue import UNSEEDED, protocol
+from eval.benchmarks.tables.catalogue import UNSEEDED
+from eval.benchmarks.tables.conditions import protocol
 from eval.benchmarks.tables.figures import means_of
 from eval.breakdown import MIN_TRIALS
 from eval.plots import curves_png, dets_png
@@ -21,7 +22,7 @@ from remasc import Corpus
 from remasc.atomic import whole_file, write_text
 
 if TYPE_CHECKING:
-    from eval.benchmarks.tables.engine import Benchmark
+    from eval.benchmarks.tables.planning import Benchmark
 
 MEAN = "mean"
 
@@ -102,9 +103,10 @@ def _facts(content: dict[str, Any]) -> list[str]:
     for corpus in content["corpora"]:
         kind = words.simulated_words(corpus["simulated"])
         facts.append(f"Corpus {corpus['name']} ({corpus['protocol']} protocol). {kind}")
+    schedule = "a schedule of two epochs" if content["quick"] else "each system by its own schedule"
     facts.append(
         f"{content['finished']} of {content['trainings']} trainings finished. EER in % on {content['split']}, each "
-        f"trial scored once; each system by its own schedule, dev chooses the epoch."
+        f"trial scored once; {schedule}, dev chooses the epoch."
     )
     facts.append("Dev chose epochs and settings, so that these figures are optimistic." if dev else "")
     if content["scale"] < 1:
@@ -167,7 +169,7 @@ def _mean_told(told: dict[tuple[str, str], float], row: str, names: list[str]) -
 def _cells(content: dict[str, Any], figures: list[dict[str, Any]]) -> list[str]:
     """Each cell's own facts."""
     head = ["row", content["columns"]["are"], "genuine + replay", "parameters", "CPU ms per s", "seeds"]
-    head += ["epochs (chosen)", "EER", "95 %", "sd", ""]
+    head += ["epochs (chosen)", "EER", "95 %", "sd", "remarks"]
     lines = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 3) + "---|"]
     for one in figures:
         trials, rated = one["trials"], one["eer"] is not None
@@ -184,7 +186,14 @@ def _cells(content: dict[str, Any], figures: list[dict[str, Any]]) -> list[str]:
             words.rate(one["eer"]) if rated else "too few",
             words.interval(one["low"], one["high"]) if rated else "",
             f"{100 * one['sd']:.1f}" if rated and one["sd"] is not None else "",
-            "† undertrained" if one["undertrained"] else "",
+            "; ".join(
+                word
+                for word, holds in (
+                    ("† undertrained", one["undertrained"]),
+                    ("one model for all arrays", one["one_for_all"]),
+                )
+                if holds
+            ),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     over = sorted({one["interval_over"] for one in figures if one["eer"] is not None})
@@ -248,5 +257,6 @@ def _curves(bench: Benchmark) -> bytes:
 def _title(bench: Benchmark) -> str:
     simulated = any(corpus.simulated for corpus in bench.corpora)
     names = ", ".join(dict.fromkeys(corpus.name for corpus in bench.corpora))
-    title = f"{bench.table.title}, {names}{' (simulated)' if simulated else ''}, {bench.options.split}"
-    return f"{bench.options.warning}\n{title}" if bench.options.quick else title
+    kind = " (simulated)" if simulated else ""
+    title = f"{bench.table.title}: {bench.options.split} of {names}{kind}"
+    return f"{bench.options.warning}\n{title}" if bench.options.warning else title

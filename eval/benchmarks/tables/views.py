@@ -13,26 +13,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from eval.benchmarks.tables.conditions import Conditions, words
 from eval.benchmarks.tables.options import Options
 from remasc import Corpus, Label, Recording
 from remasc.atomic import write_text
 from remasc.protocol import PARTITIONS, held_out, partitions
 from remasc.schema import name_of
 
-# ((condition, (word, ...)), ...) as `Corpus.filter` takes them
-Conditions = tuple[tuple[str, tuple[str, ...]], ...]
 PER_GROUP = {"train": 4, "dev": 3, "eval": 15}  # of --quick: trials of each array, environment and class
-
-
-def slug(conditions: Conditions, before: str = "") -> str:
-    """Conditions as part of a folder's name; empty for none."""
-    found = "-".join(f"{name}={'+'.join(values)}" for name, values in conditions)
-    return before + found if found else ""
-
-
-def words(conditions: Conditions) -> str:
-    """Conditions as a person reads them."""
-    return ", ".join(f"{name.replace('_', ' ')} {' '.join(values)}" for name, values in conditions)
 
 
 def train_and_dev(
