@@ -1,0 +1,160 @@
+"""A planned table: its cells with their trials and their trainers' configs, and the figures of what is finished.
+
+Planning trains nothing; it writes the parts of corpora that trainings hear, before any of them runs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detector.config import TrainConfig
+from eval.benchmarks.tables import cells as cells_of
+from eval.benchmarks.tables import views
+from eval.benchmarks.tables.catalogue import TABLES, Plan, Table
+from eval.benchmarks.tables.cells import Cell, Training
+from eval.benchmarks.tables.figures import figures_of
+from eval.benchmarks.tables.options import Options
+from eval.scores import ScoreTable, read_scores
+from remasc import Corpus
+from remasc.protocol import partitions
+
+
+@dataclass
+class Benchmark:
+    """A planned table: its cells with the trials of their tests, what cannot be, what failed, what is finished."""
+
+    table: Table
+    options: Options
+    corpora: tuple[Corpus, ...]
+    parts: dict[Path, dict[str, Corpus]] = field(default_factory=dict)  # root -> the partitions of its corpus
+    cells: list[Cell] = field(default_factory=list)
+    trials: dict[Any, list[str]] = field(default_factory=dict)  # Test -> its trials
+    configs: dict[Training, TrainConfig] = field(default_factory=dict)
+    impossible: dict[str, str] = field(default_factory=dict)  # cell -> why
+    failed: dict[str, str] = field(default_factory=dict)  # training -> why
+    records: dict[Training, dict[str, Any]] = field(default_factory=dict)
+    leaks: list[dict[str, Any]] = field(default_factory=list)
+    _known: dict[Any, dict[str, Any]] = field(default_factory=dict)
+
+    def figures(self) -> list[dict[str, Any]]:
+        """One entry for each place of the table whose runs are all finished, in the order of the plan."""
+        places: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
+        for cell in self.cells:
+            places[cell.place].append(cell)
+        found = []
+        for place, runs in places.items():
+            done = tuple(cell for cell in runs if cell.training in self.records)
+            # a seed that is still missing is no reason to wait; one of several trainings of a seed is
+            whole = {cell.training.seed for cell in runs} - {c.training.seed for c in runs if c not in done}
+            done = tuple(cell for cell in done if cell.training.seed in whole)
+            if done:
+                if done not in self._known:
+                    self._known[done] = self._figures(done)
+                found.append(dict(zip(("section", "row", "column"), place, strict=True)) | self._known[done])
+        return found
+
+    def _figures(self, runs: Sequence[Cell]) -> dict[str, Any]:
+        rows = []
+        for cell in runs:
+            config, record = self.configs[cell.training], self.records[cell.training]
+            cut = cells_of.undertrained(config.system, config.epochs or 0, record)
+            rows.append(
+                record
+                | {
+                    "training": cell.training.name,
+                    "one_for_all": cell.training.array == "all",
+                    "scores": str((self.scored(cell) / "scores.tsv").relative_to(self.options.folder)),
+                    "seed": cell.training.seed,
+                    "speed": record["speeds"][cell.test.array],
+                    "undertrained": cut,
+                }
+            )
+        return figures_of(rows, [self.scores(cell) for cell in runs])
+
+    def scored(self, cell: Cell) -> Path:
+        """The folder of a cell's scores."""
+        return cells_of.score_folder(self.configs[cell.training], cell.test.scored, self.options.split)
+
+    def scores(self, cell: Cell) -> ScoreTable:
+        """Of the trials of its test, each scored once."""
+        path = self.scored(cell) / "scores.tsv"
+        table = read_scores(path, partition=self.options.split)
+        wanted = self.trials[cell.test]
+        kept = table.select(np.isin(table.trial, wanted))
+        if len(kept) != len(wanted):
+            raise ValueError(
+                f"{path}: holds scores of {len(kept)} of the {len(wanted)} trials; delete its folder"
+            )
+        return kept
+
+
+def plan(name: str, options: Options) -> Benchmark:
+    """Every cell with its trials and its trainer's config; nothing is trained. ValueError where the options name
+    what the corpora do not hold."""
+    table = TABLES[name]
+    if table.corpora and len(options.corpus) != table.corpora:
+        raise ValueError(f"{name} compares {table.corpora} corpora, got {len(options.corpus)}; see --help")
+    if options.held_out and name != "peers":
+        raise ValueError(f"{name} holds nothing out by --held-out; use `replayguard benchmark peers`")
+    corpora = views.corpora_of(options)
+    bench = Benchmark(table, options, corpora, {corpus.root: partitions(corpus) for corpus in corpora})
+    heard: dict[tuple, Path | str] = {}
+    for cell in table.cells(Plan(options, corpora, options.systems or table.systems)):
+        try:
+            if cell.test not in bench.trials:
+                test = cell.test
+                whole = bench.parts[test.corpus]
+                bench.trials[test] = views.tested(whole, options.split, test.array, test.only, test.without)
+            _configure(bench, cell.training, heard)
+        except ValueError as error:
+            bench.impossible[f"{', '.join(word for word in cell.place if word)}"] = str(error)
+            continue
+        bench.cells.append(cell)
+    if not bench.cells:
+        why = next(iter(bench.impossible.values()), "no system that it is for was named")
+        raise ValueError(f"no cell of {name} can be run on {corpora[0].root}: {why}")
+    return bench
+
+
+def _configure(bench: Benchmark, training: Training, heard: dict[tuple, Path | str]) -> None:
+    """The config of a training, on what it hears; the parts of corpora are written here, before any cell runs."""
+    if training in bench.configs:
+        return
+    options = bench.options
+    corpus = next(one for one in bench.corpora if one.root == training.corpus)
+    key = (training.corpus, training.selection, training.array)
+    if key not in heard:
+        try:
+            heard[key] = _heard(bench, corpus, training)
+        except ValueError as error:
+            heard[key] = str(error)
+    if isinstance(place := heard[key], str):
+        raise ValueError(place)
+    bench.configs[training] = training.config(
+        place, options.folder, scale=options.scale, quick=options.quick, device=options.device
+    )
+
+
+def _heard(bench: Benchmark, corpus: Corpus, training: Training) -> Path:
+    parts = views.train_and_dev(
+        bench.parts[corpus.root],
+        array=training.array,
+        only=training.only,
+        without=training.without,
+        target=training.target,
+        minutes=training.minutes,
+    )
+    if not training.selection:
+        return corpus.root
+    folder = (
+        bench.options.folder
+        / "corpora"
+        / f"{corpus.root.resolve().name}-{training.array}-{training.selection}"
+    )
+    return views.write_view(folder, corpus, parts)
