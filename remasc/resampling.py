@@ -59,30 +59,70 @@ class _Part(NamedTuple):
 
 
 class _Bank(NamedTuple):
-    """A period is `outputs` samples made of `inputs`; all periods are made by the same parts."""
+    """A period is `outputs` samples made of `inputs`; all periods are made by the same parts.
+
+    It takes in `reach` samples, `before` of them before its own.
+    """
 
     outputs: int
     inputs: int
     parts: tuple[_Part, ...]
+    before: int
+    reach: int
+
+
+class Resampler:
+    """`resample` of a recording that becomes longer: what is made once is not made again.
+
+    >>> x = np.random.default_rng(0).normal(0, 0.1, (2, 5000)).astype(np.float32)
+    >>> resampler = Resampler(2, 44100, 16000)
+    >>> (one, _), (other, rest) = resampler.feed(x[:, :3000]), resampler.feed(x[:, 3000:])
+    >>> bool(np.abs(np.hstack([one, other, rest]) - resample(x, 44100, 16000)).max() < 1e-6)
+    True
+    """
+
+    def __init__(self, mics: int, from_rate: int, to_rate: int):
+        self.up, self.down = ratio(from_rate, to_rate)
+        self._bank = None if self.up == self.down else _bank(self.up, self.down)
+        before = 0 if self._bank is None else self._bank.before
+        self._held = np.zeros((mics, before), np.float32)  # what outputs to come will need
+        self._fed = self._made = 0
+
+    def feed(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The next samples (M, t) float32 -> those at the other rate that nothing to come will change, and those
+        that follow them if the recording ends here; (M, t') each. The latter are made anew the next time."""
+        if self._bank is None:
+            return samples, samples[:, :0]
+        self._fed += samples.shape[1]
+        held = np.concatenate([self._held, samples], axis=1)
+        length = -(-self._fed * self.up // self.down) - self._made
+        made = _periods(held, self._bank, -(-length // self._bank.outputs))[:, :length]
+        certain = max(0, (held.shape[1] - self._bank.reach) // self._bank.inputs + 1)
+        self._held = held[:, certain * self._bank.inputs :]
+        self._made += certain * self._bank.outputs
+        return np.split(made, [certain * self._bank.outputs], axis=1)
 
 
 def _filtered(x: np.ndarray, up: int, down: int, length: int) -> np.ndarray:
     """(C, T) -> (C, length): output n is the sum over k of x[k] h[n down - k up], as matrix products."""
     bank = _bank(up, down)
-    periods = -(-length // bank.outputs)
-    before = -min(part.start for part in bank.parts)
-    reach = (periods - 1) * bank.inputs + max(part.start + len(part.weights) for part in bank.parts)
-    padded = np.pad(x, ((0, 0), (before, max(0, reach - x.shape[1]))))
+    made = _periods(np.pad(x, ((0, 0), (bank.before, 0))), bank, -(-length // bank.outputs))
+    return np.ascontiguousarray(made[:, :length])
+
+
+def _periods(x: np.ndarray, bank: _Bank, periods: int) -> np.ndarray:
+    """(C, T) -> (C, periods * outputs); x begins `before` samples before the first period, zeros follow it."""
+    missing = (periods - 1) * bank.inputs + bank.reach - x.shape[1]
+    padded = np.pad(x, ((0, 0), (0, max(0, missing))))
     made = np.empty((len(x), periods, bank.outputs), np.float32)
-    for channel, row in enumerate(padded):
-        for part in bank.parts:
-            windows = np.lib.stride_tricks.sliding_window_view(row[before + part.start :], len(part.weights))
-            windows = windows[:: bank.inputs][:periods]
+    for part in bank.parts:
+        windows = np.lib.stride_tricks.sliding_window_view(
+            padded[:, bank.before + part.start :], len(part.weights), axis=1
+        )[:, :: bank.inputs][:, :periods]
+        for channel, rows in enumerate(windows):
             for some in _slices(periods):
-                made[channel, some, part.first : part.last] = (
-                    np.ascontiguousarray(windows[some]) @ part.weights
-                )
-    return np.ascontiguousarray(made.reshape(len(x), -1)[:, :length])
+                made[channel, some, part.first : part.last] = np.ascontiguousarray(rows[some]) @ part.weights
+    return made.reshape(len(x), -1)
 
 
 def _slices(count: int) -> Iterator[slice]:
@@ -101,7 +141,9 @@ def _bank(up: int, down: int) -> _Bank:
         place = half + np.arange(first, last) * down - np.arange(start, end)[:, None] * up
         weights = np.where((place >= 0) & (place < len(taps)), taps[place.clip(0, len(taps) - 1)], 0)
         parts.append(_Part(first, last, start, weights.astype(np.float32)))
-    return _Bank(up * times, down * times, tuple(parts))
+    before = -min(part.start for part in parts)
+    reach = before + max(part.start + len(part.weights) for part in parts)
+    return _Bank(up * times, down * times, tuple(parts), before, reach)
 
 
 def _lowpass(up: int, down: int) -> np.ndarray:

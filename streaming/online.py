@@ -9,11 +9,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from detector import quality
+from detector.growing import growing
 from remasc import MicArray, get_array
 from remasc.sentences import quoted
 from streaming.blocks import checked, checked_rate, pieces
@@ -100,6 +101,8 @@ class OnlineState:
     """What is remembered beside ring, voice activity and segmenter."""
 
     early: bool | None = None  # what was decided early of the open command
+    command: tuple[float, int] | None = None  # that was judged last while it grew: origin and first frame,
+    detector: Any = None  # and the detector that goes on with it
 
 
 class StreamingDetector:
@@ -184,7 +187,7 @@ class StreamingDetector:
 
     def decide(self, heard: Heard) -> Decision:
         """What is said of a stretch. A growing one may be left out; of the others none."""
-        opinion = Opinion(reason=heard.lost) if heard.lost else self._judge(heard.waveform)
+        opinion = Opinion(reason=heard.lost) if heard.lost else self._judge(heard)
         return self._growing(heard, opinion) if heard.growing else self._final(heard, opinion)
 
     def reset(self) -> None:
@@ -223,12 +226,16 @@ class StreamingDetector:
         waveform = self._ring.read(span.first * self.vad.frame, span.last * self.vad.frame)
         return [Heard(span, self.segmenter.state.now, waveform, lost, self.origin)]
 
-    def _judge(self, waveform: np.ndarray) -> Opinion:
+    def _judge(self, heard: Heard) -> Opinion:
+        state, command = self.state, (heard.origin, heard.span.first)
+        if command != state.command:
+            state.command, state.detector = command, growing(self.detector)
         try:
-            judged = self.detector.judge(
-                waveform, self.sample_rate, self.array, threshold=self.settings.threshold
+            judged = state.detector.judge(
+                heard.waveform, self.sample_rate, self.array, threshold=self.settings.threshold
             )
         except (ValueError, RuntimeError, MemoryError) as error:
+            state.command = None  # what it knows of the command may be half of it
             return Opinion(reason="failed", detail=str(error))  # the stream goes on, and nothing is accepted
         return Opinion(judged.score, judged.llr, genuine_of(judged.decision), judged.reason, judged.detail)
 
@@ -241,7 +248,7 @@ class StreamingDetector:
         return self._said(heard, opinion, None, reasons, kind="provisional")
 
     def _final(self, heard: Heard, opinion: Opinion) -> Decision:
-        early, self.state.early = self.state.early, None
+        early, self.state = self.state.early, OnlineState()
         reasons = (opinion.reason,) if opinion.reason else ()
         revised = early is not None and early is not opinion.genuine
         return self._said(heard, opinion, opinion.genuine, reasons, revised=revised)

@@ -5,10 +5,20 @@ Shapes: B batch, M microphones, T samples, C planes, K bands, N frames.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import nn
 
-from detector.frontends.spatial import PLANES, audible, band_covariance, covariance_planes
+from detector.frontends.spatial import (
+    PLANES,
+    audible,
+    band_covariance,
+    cell_shares,
+    covariance_planes,
+    smoothed,
+)
 from detector.frontends.spectral import mel_bands, stft
 
 # Rough means and deviations of the planes over speech, so that training starts from inputs of order one.
@@ -53,12 +63,59 @@ class CovariancePlanes(nn.Module):
         missing = self.min_frames * self.hop - x.shape[-1]
         if missing > 0:
             x = nn.functional.pad(x, (0, missing))
-        # A gain cannot change anything, but float32 must not underflow in a quiet recording.
-        x = x.float() / x.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-9)
+        # A gain cannot change anything, but float32 must not underflow in a quiet recording. A power of two rounds
+        # nothing, so that what comes later in a recording does not move the digits of what came before.
+        x = x.float()
+        _, exponent = torch.frexp(x.detach().abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-9))
+        x = torch.ldexp(x, -exponent)
         spectrum = stft(x, self.n_fft, self.hop)[:, :, self.bins]
-        planes = covariance_planes(band_covariance(spectrum, self.filters[:, self.bins], self.smooth))
+        return self.finished(band_covariance(spectrum, self.filters[:, self.bins], self.smooth))
+
+    def finished(self, covariance: torch.Tensor, **known: Any) -> torch.Tensor:
+        """Packed covariances (M, M, B, K, N) -> (B, 6, K, N); for `known` see `covariance_planes`."""
+        planes, mics = covariance_planes(covariance, **known), len(covariance)
         heard = audible(planes[:, :1])
         planes = (planes - self.shift) / self.scale
-        mics = x.shape[1]
         planes[:, 1:] *= heard if mics > 1 else 0
         return torch.cat([planes, torch.full_like(planes[:, :1], 1 - 1 / mics)], dim=1)
+
+
+class Frames:
+    """`CovariancePlanes` in the parts that `detector.frontends.growing` asks for; a batch of one recording."""
+
+    def __init__(self, front: CovariancePlanes):
+        self._front = front
+        self.n_fft, self.hop, self.smooth, self.min_frames = (
+            front.n_fft,
+            front.hop,
+            front.smooth,
+            front.min_frames,
+        )
+
+    @torch.inference_mode()
+    def covariances(self, samples: np.ndarray) -> torch.Tensor:
+        front = self._front
+        spectrum = stft(torch.from_numpy(samples)[None], front.n_fft, front.hop, center=False)[
+            :, :, front.bins
+        ]
+        return band_covariance(spectrum, front.filters[:, front.bins], 1)
+
+    @torch.inference_mode()
+    def smoothed(self, covariances: torch.Tensor) -> torch.Tensor:
+        return smoothed(covariances, self.smooth)
+
+    @torch.inference_mode()
+    def shares(self, covariances: torch.Tensor) -> torch.Tensor:
+        return torch.stack(cell_shares(covariances))
+
+    @torch.inference_mode()
+    def planes(self, covariances: torch.Tensor, shares: torch.Tensor, least: float) -> np.ndarray:
+        return self._front.finished(covariances, shares=tuple(shares), least=least)[0].numpy()
+
+    @staticmethod
+    def joined(parts: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat(parts, dim=-1)
+
+    @staticmethod
+    def cut(whole: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        return whole[..., start:stop]

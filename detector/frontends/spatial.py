@@ -105,7 +105,9 @@ def principal(covariance: torch.Tensor, squarings: int = 5) -> torch.Tensor:
     return outer / longest.clamp(min=EPS * EPS)
 
 
-def covariance_planes(covariance: torch.Tensor) -> torch.Tensor:
+def covariance_planes(
+    covariance: torch.Tensor, shares: tuple[torch.Tensor, torch.Tensor] | None = None, least: float = 1e-20
+) -> torch.Tensor:
     """The planes named in `PLANES`: packed (M, M, B, K, N) -> (B, 5, K, N) float32.
 
     level: log of the mean power over the microphones, natural log, less its mean over the clip's loudest tenth
@@ -115,24 +117,38 @@ def covariance_planes(covariance: torch.Tensor) -> torch.Tensor:
     match: log of the share of power that lies along the clip's own principal direction in that band, <= 0;
     spread: standard deviation over the microphones of the log power.
     With one microphone only `level` says anything: the others are 0.
+    `shares`, where they are known already, are `cell_shares(covariance)`: all that costs much and does not depend
+    on the clip. No power is told from `least`.
     """
-    mics = len(covariance)
+    mics, frames = len(covariance), covariance.shape[-1]
     power = covariance.diagonal().movedim(-1, 0).clamp(min=0)  # (M, B, K, N)
     trace = power.sum(0)
-    level = relative_level(trace / mics)
+    level = relative_level(trace / mics, least)
     if mics == 1:
         nothing = torch.zeros_like(level)
         return torch.stack([level, nothing, nothing, nothing, nothing], dim=1)
-    floor = EPS * trace.amax(dim=(1, 2), keepdim=True) + 1e-20
-    normed = covariance / (trace + floor)
-    shares = [_shares(part, 1 / mics) for part in normed.split(_block(mics), dim=-1)]
-    first, rest = (torch.cat(parts, dim=-1) for parts in zip(*shares, strict=True))
+    floor = EPS * trace.amax(dim=(1, 2), keepdim=True) + least
+    first, rest = cell_shares(covariance) if shares is None else shares
+    first, rest = _above_floor(first, rest, trace / (trace + floor), 1 / mics)
     # every audible frame weighs the same: pauses speak as loud as speech, padding says nothing
-    whole = (normed * audible(level)).mean(dim=-1, keepdim=True)
-    match = inner(principal(whole), normed).clamp(min=1e-4, max=1)
+    weights = audible(level) / (trace + floor)
+    whole = (covariance * weights).sum(dim=-1, keepdim=True) / frames
+    along = (covariance * _counted(principal(whole))).sum(dim=(0, 1))
+    match = (along / (trace + floor)).clamp(min=1e-4, max=1)
     log_power = torch.log(power + floor / mics)
-    planes = [level, first.log(), (rest / first).log(), match.log(), log_power.std(dim=0)]
+    spread = (log_power - log_power.mean(dim=0)).square().sum(dim=0).div(mics - 1).clamp(min=1e-12).sqrt()
+    planes = [level, first.log(), (rest / first).log(), match.log(), spread]
     return torch.stack(planes, dim=1)
+
+
+def cell_shares(covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each cell's trace: the principal eigenvalue's share, and what it leaves, squared; (B, K, N) each.
+
+    They are the cell's own, whatever clip it is in.
+    """
+    found = [_shares(part) for part in covariance.split(_block(len(covariance)), dim=-1)]
+    first, rest = (torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))
+    return first, rest
 
 
 def _block(mics: int) -> int:
@@ -140,13 +156,30 @@ def _block(mics: int) -> int:
     return max(32, BLOCK // mics**2)
 
 
-def _shares(normed: torch.Tensor, least: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The principal eigenvalue, and the norm of what it leaves, of packed matrices of trace 1."""
+def _shares(covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    normed = covariance / covariance.diagonal().sum(-1).clamp(min=1e-37)
     projector = principal(normed)
-    first = inner(projector, normed).clamp(min=least, max=1)
+    first = inner(projector, normed)
     # the norm of the difference, not the difference of the norms: that would leave nothing but rounding errors
     left = normed - first * projector
-    return first, inner(left, left).clamp(min=1e-8).sqrt()
+    return first, inner(left, left)
+
+
+def _above_floor(
+    first: torch.Tensor, rest: torch.Tensor, share: torch.Tensor, least: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`cell_shares` of trace + floor, the principal one at least `least`, and the norm of what that leaves.
+
+    What is left is orthogonal to the principal direction, so what is added along it adds to its square.
+    """
+    owned = share * first
+    first = owned.clamp(min=least, max=1)
+    return first, (share.square() * rest + (first - owned).square()).clamp(min=1e-8).sqrt()
+
+
+def _counted(packed: torch.Tensor) -> torch.Tensor:
+    """Packed (M, M, ...) with each number off the diagonal twice, as an inner product counts it."""
+    return 2 * packed - torch.diag_embed(packed.diagonal()).movedim((-2, -1), (0, 1))
 
 
 def audible(level: torch.Tensor) -> torch.Tensor:
@@ -154,10 +187,10 @@ def audible(level: torch.Tensor) -> torch.Tensor:
     return (1 - FLOOR * torch.exp(-level)).clamp(min=0)
 
 
-def relative_level(power: torch.Tensor) -> torch.Tensor:
-    """Log power (B, K, N) -> the same less the log of the mean power of the loudest tenth of the frames,
-    floored at `FLOOR`."""
+def relative_level(power: torch.Tensor, least: float = 1e-20) -> torch.Tensor:
+    """Log power (B, K, N) -> the same less the log of the mean power of the loudest tenth of the frames (`least`,
+    if it is less), floored at `FLOOR`."""
     frames = power.sum(1)  # (B, N)
     loud = frames.topk(max(1, frames.shape[-1] // 10), dim=-1).values.mean(-1) / power.shape[1]
-    loud = loud.clamp(min=1e-20)[:, None, None]
+    loud = loud.clamp(min=least)[:, None, None]
     return torch.log(power / loud + FLOOR)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import torch
 
 
-def stft(x: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
+def stft(x: torch.Tensor, n_fft: int, hop: int, *, center: bool = True) -> torch.Tensor:
     """Centred Hann short-time Fourier transform, (..., T) -> (..., F, N) complex64, F = n_fft // 2 + 1.
 
-    The edges are padded with zeros, not mirrored: what was not recorded must not look like speech.
+    The edges are padded with zeros, not mirrored: what was not recorded must not look like speech. With `center`
+    False they are not padded, and frames lie wholly within: N = (T - n_fft) // hop + 1.
 
     >>> stft(torch.zeros(2, 3, 1600), 512, 320).shape
     torch.Size([2, 3, 257, 6])
@@ -19,7 +20,7 @@ def stft(x: torch.Tensor, n_fft: int, hop: int) -> torch.Tensor:
     lead = x.shape[:-1]
     window = torch.hann_window(n_fft, device=x.device, dtype=x.dtype)
     spectrum = torch.stft(
-        x.reshape(-1, x.shape[-1]), n_fft, hop, window=window, center=True, pad_mode="constant",
+        x.reshape(-1, x.shape[-1]), n_fft, hop, window=window, center=center, pad_mode="constant",
         return_complex=True,
     )  # fmt: skip
     return spectrum.reshape(*lead, *spectrum.shape[-2:])
