@@ -1,6 +1,7 @@
 """The source model: classifiers kept as arrays, explanations that add up, kinds, fusion, files, the command."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,11 +13,13 @@ from detector.source import classifiers
 from detector.source.backbone import check_same
 from detector.source.classifiers import CLASSIFIERS, Boosting, Kernel, Logistic, Scaling
 from detector.source.cues import CUES, JUDGED, NAMES, cues_of
-from detector.source.explain import by_group, ranges
+from detector.source.evidence import MONO, NARROW, NARROW_MONO, WIDE, condition_of, hidden, strangeness
+from detector.source.explain import FINE, by_group, ranges
 from detector.source.fusion import Fusion
 from detector.source.model import bundled_sources, load_source
+from detector.source.shares import Shares
 from detector.source.table import CueTable, Embeddings, measure_table
-from detector.source.training import Partition, fit
+from detector.source.training import Partition, filled, fit
 from eval import source_report, terminal_source
 from eval.metrics import cllr, eer
 from remasc.audio import write_wav
@@ -27,18 +30,24 @@ from tests.tiny_corpus import make_corpus
 class Row:
     """As much of a `Recording` as a table asks for."""
 
-    def __init__(self, genuine: bool, family: int, synthetic: bool):
+    def __init__(self, genuine: bool, family: int, synthetic: bool, number: int):
         from remasc.schema import Label, PlaybackDevice, SourceRecorder
 
         self.label = Label(int(genuine))
         self.playback_device = None if genuine else PlaybackDevice(family)
         self.source_recorder = SourceRecorder.TTS if synthetic and not genuine else None
+        self.trial_id, self.array, self.speaker = f"core/{number}", f"D{1 + number // 2 % 2}", number % 30
+
+    def conditions(self) -> dict[str, str]:
+        words = {"array": self.array, "environment": "indoor-1", "speaker": str(self.speaker)}
+        device = {"source_recorder": self.source_recorder, "playback_device": self.playback_device}
+        return words | {name: "-" if value is None else value.name for name, value in device.items()}
 
 
 def table(count: int = 240, seed: int = 0) -> Partition:
     """Cues of nothing, but that `lower_edge` tells the class, `hum` a device's family and `jitter` synthesis."""
     rng = np.random.default_rng(seed)
-    rows = tuple(Row(i % 2 == 0, 1 + i % 6 // 2, i % 10 < 4) for i in range(count))
+    rows = tuple(Row(i % 2 == 0, 1 + i % 6 // 2, i % 10 < 4, i) for i in range(count))
     values = rng.normal(size=(count, len(NAMES))).astype(np.float32)
     place = {name: i for i, name in enumerate(NAMES)}
     for i, row in enumerate(rows):
@@ -60,6 +69,13 @@ def models():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifiers, "BOOSTS", (30, 10))  # quick
         return {name: fit(train, dev, name) for name in CLASSIFIERS}
+
+
+@pytest.fixture(scope="module")
+def lenient(models):
+    """One for which no sound is too strange: the people of `table` are noise."""
+    model = models["boosting"]
+    return replace(model, run=model.run | {"strangest": 1.0})
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -130,6 +146,83 @@ def test_a_reason_says_value_and_range(models):
     assert sum(groups.values()) == len(JUDGED)
 
 
+@pytest.mark.parametrize("name", ["boosting", "svm", "logistic"])
+def test_what_is_not_measured_says_nothing(models, name):
+    model, dev = models[name], table(seed=2)
+    inputs, rng = dev.inputs(name), np.random.default_rng(7)
+    nothing = model.explain(np.full(len(JUDGED), np.nan, np.float32), most=None)
+    assert nothing.reasons == ()
+    groups = np.array([CUES[cue].group for cue in JUDGED])
+    some = inputs.copy()
+    for row in some:
+        row[np.isin(groups, rng.choice(np.unique(groups), 5, replace=False))] = np.nan
+    for values in some[:5]:
+        assert (model.heads["source"].parts(values)[np.isnan(values)] == 0).all()
+    ratios = [model.calibration.llr(model.score(values)) for values in (inputs, some)]
+    assert ratios[1].mean() - ratios[0].mean() < 0.1  # nats: hiding a cue is no way to be taken for a person
+
+
+def test_filling_leaves_what_is_known_and_draws_the_rest_from_others():
+    values = table().inputs("boosting")
+    values[:, 7] = np.nan
+    found = filled(values, np.random.default_rng(0))
+    known = np.isfinite(values)
+    assert np.array_equal(found[known], values[known])
+    assert np.isfinite(found).all()
+    assert (found[:, 7] == 0).all()  # nobody has it: a constant, which nothing can be learnt from
+    for column in range(0, len(JUDGED), 20):
+        assert set(found[:, column]) == set(values[known[:, column], column])
+
+
+def test_conditions_hide_what_such_recordings_lack():
+    whole = np.zeros((1, len(JUDGED)), np.float32)
+    for condition in (WIDE, NARROW, MONO, NARROW_MONO):
+        assert condition_of(hidden(whole, JUDGED, condition)[0], JUDGED) == condition
+    for rate, mics, condition in (
+        (16000, 4, WIDE),
+        (8000, 4, NARROW),
+        (16000, 1, MONO),
+        (8000, 1, NARROW_MONO),
+    ):
+        cues = cues_of(voice(rate=rate, mics=mics), rate, "D2" if mics == 4 else None)
+        values = np.array([cues[name] for name in JUDGED], np.float32)
+        assert condition_of(values, JUDGED) == condition
+        assert np.isnan(values[np.isnan(hidden(whole, JUDGED, condition)[0])]).all()
+
+
+def test_strangeness_is_the_share_outside_of_people():
+    human = np.array([[0, 1, 2]] * 4, np.float32)
+    values = np.array([[1, 1, 1, 1], [3, -1, 1, 1], [3, np.nan, np.nan, np.nan], [np.nan] * 4])
+    assert strangeness(values, human) == pytest.approx([0, 0.5, 1, np.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, None])
+def test_reasons_that_can_be_checked_come_first(models, most):
+    for values in table(seed=2).inputs("boosting")[:5]:
+        told = models["boosting"].explain(values, most)
+        assert most is None or len(told.reasons) <= most
+        assert all(CUES[reason.cue].checkable for reason in told.reasons if reason.cue != FINE)
+        assert FINE not in [reason.cue for reason in told.reasons[:-1]]
+        sizes = [abs(reason.part) for reason in told.reasons if reason.cue != FINE]
+        assert sizes == sorted(sizes, reverse=True)
+
+
+def test_shares_find_the_temperature_and_the_frequencies():
+    rng = np.random.default_rng(8)
+    number = rng.choice(3, size=6000, p=[0.6, 0.3, 0.1])
+    heard = 1.5 * np.eye(3)[number] + rng.normal(
+        size=(6000, 3)
+    )  # log-likelihoods are 1.5 times what is heard
+    shares = Shares.fit(0.25 * heard, number)
+    assert shares.scale == pytest.approx(6, rel=0.1)
+    found = shares(0.25 * heard)
+    assert found.sum(axis=1) == pytest.approx(1)
+    assert found.mean(axis=0) == pytest.approx([0.6, 0.3, 0.1], abs=0.02)
+    sure = found.max(axis=1)
+    assert (found.argmax(axis=1) == number).mean() == pytest.approx(sure.mean(), abs=0.02)
+    assert Shares(**json.loads(json.dumps(shares.as_dict()))) == shares
+
+
 def test_kinds_are_probabilities_and_agree_with_the_family(models):
     model, dev = models["boosting"], table(seed=2)
     inputs, human = dev.inputs("boosting"), np.full(len(dev.cues), 0.25)
@@ -178,8 +271,9 @@ def test_ranges_hold_nine_in_ten():
     assert np.isnan(found[1]).all()
 
 
-def test_a_judgement_of_sound(models):
-    model = models["boosting"]
+def test_a_judgement_of_sound(models, lenient):
+    assert models["boosting"].judge(voice(mics=4), RATE, "D2").reason == "unlike-speech"
+    model = lenient
     judged = model.judge(voice(mics=4), RATE, "D2", most=None)
     assert judged.decision in ("human", "device")
     assert (judged.llr >= model.run["threshold"]["llr"]) == (judged.decision == "human")
@@ -207,6 +301,18 @@ def test_what_cannot_be_judged_is_undecided(models, x, reason):
     assert (judged.decision, judged.reason) == ("undecided", reason)
     assert judged.probability is None
     assert judged.kind == ""
+
+
+@pytest.mark.parametrize("rate", [8000, 11025])
+def test_a_narrow_recording_is_judged_by_the_cues_that_it_has(lenient, rate):
+    x = voice(rate=rate, mics=4)
+    judged = lenient.judge(x, rate, "D2", most=None, detector=object())  # it is not asked
+    assert judged.decision != "undecided"
+    assert judged.detail.startswith("narrow-band")
+    assert judged.detector_llr is judged.fused_llr is None
+    assert all(CUES[reason.cue].reach <= 3600 for reason in judged.explanation.reasons)
+    assert lenient.judge(np.tile(x, 14), rate, "D2").reason == "too-long"
+    assert lenient.judge(x[:1, : rate // 3], rate).reason == "few-cues"
 
 
 def test_joined_with_a_detector_of_other_weights_is_refused(models):
@@ -242,15 +348,13 @@ def test_a_source_model_says_what_is_wrong_with_its_folder(models, tmp_path):
         )
 
 
-def test_the_page_escapes_and_holds_the_figure(models):
-    judged = models["boosting"].judge(voice(mics=4), RATE, "D2", trial="<script>x.wav")
-    page = source_report.page([judged], models["boosting"], 0.5)
+def test_the_page_escapes_and_holds_the_figure(lenient):
+    judged = lenient.judge(voice(mics=4), RATE, "D2", trial="<script>x.wav")
+    page = source_report.page([judged], lenient, 0.5)
     assert "<script>" not in page
     assert page.count("<svg") == 1
     assert "http" not in page.replace("http-equiv", "")
-    assert (
-        f"ratio of {models['boosting'].run['threshold']['llr']:.3g} or more" in page
-    )  # what decides is told
+    assert f"ratio of {lenient.run['threshold']['llr']:.3g} or more" in page  # what decides is told
     text = terminal_source.text(judged)
     assert all(reason.sentence in text for reason in judged.explanation.reasons)
 
@@ -267,18 +371,40 @@ def test_the_bundled_model_is_small_and_current():
     assert isinstance(model.heads["source"], Boosting)
 
 
+def gated(x: np.ndarray) -> np.ndarray:
+    return x * (np.arange(len(x)) // 4000 % 2)
+
+
+TIMES = np.arange(2 * RATE) / RATE
+NO_VOICE = {
+    "pulses": 0.5 * (np.arange(2 * RATE) % 128 == 0),
+    "tone": 0.3 * np.sin(2 * np.pi * 300 * TIMES),
+    "sweep": 0.3 * np.sin(2 * np.pi * (200 + 400 * TIMES) * TIMES),
+    "noise": 0.1 * np.random.default_rng(9).normal(size=2 * RATE),
+}
+
+
 @bundled
-def test_the_command_explains_a_file(tmp_path, capsys):
+@pytest.mark.parametrize("mics", [1, 4])
+@pytest.mark.parametrize("shape", [np.asarray, gated], ids=["steady", "gated"])
+@pytest.mark.parametrize("name", NO_VOICE)
+def test_what_is_no_voice_is_never_accepted(name, shape, mics):
+    sound = np.tile(shape(NO_VOICE[name]), (mics, 1))
+    sound = sound + 0.001 * np.random.default_rng(10).normal(size=sound.shape)
+    assert load_source().judge(sound, RATE, "D2" if mics == 4 else None).decision != "human"
+
+
+def test_the_command_explains_a_file(lenient, tmp_path, capsys):
+    model = ["--model", str(lenient.save(tmp_path / "model"))]
     path = tmp_path / "one.wav"
     write_wav(path, voice(mics=4), RATE)
-    assert (
-        replayguard.main(["source", str(path), "--array", "D2", "--report", str(tmp_path / "page.html")]) == 0
-    )
+    page = tmp_path / "page.html"
+    assert replayguard.main(["source", str(path), "--array", "D2", "--report", str(page), *model]) == 0
     out = capsys.readouterr().out
     assert "P(human)" in out
     assert "all other cues" in out
-    assert "<svg" in (tmp_path / "page.html").read_text()
-    assert replayguard.main(["source", str(path), "--json", "--reasons", "0"]) == 0
+    assert "<svg" in page.read_text()
+    assert replayguard.main(["source", str(path), "--json", "--reasons", "0", *model]) == 0
     line = json.loads(capsys.readouterr().out)
     told = line["explanation"]
     total = told["base"] + told["others"] + sum(reason["part"] for reason in told["reasons"])

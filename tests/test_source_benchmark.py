@@ -10,8 +10,11 @@ from detector.source.cues import JUDGED
 from detector.source.training import fit
 from eval.benchmarks import source, source_attacks
 from eval.benchmarks.cues import made_up
+from eval.benchmarks.source_peers import peer_ratios
+from eval.benchmarks.source_tables import markdown
 from remasc import get_array
 from tests.test_source import table
+from tests.tiny_corpus import make_corpus
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,42 @@ def test_rates_hold_their_interval():
     found = source.rates(2.0 * genuine - 1 + rng.normal(size=800), genuine, None)
     assert found["eer_low"] <= found["eer"] <= found["eer_high"]
     assert found["eer_high"] - found["eer_low"] < 0.1
+
+
+def test_one_run_tells_everything(model):
+    part, rng = table(seed=2), np.random.default_rng(3)
+    llr = model.calibration.llr(model.score(part.inputs("boosting")))
+    noise = rng.normal(size=len(llr))
+    llrs = {"void": noise, "boosting": llr, "detector": part.detector.llr}
+    llrs["fused with boosting"] = model.fusion(np.column_stack([llr, part.detector.llr]))
+    found = source.judged(part, {"boosting": [model]}, llrs)
+    pairs = ["boosting below void", "fused with boosting below void", "fused with boosting below detector"]
+    assert list(found["differences"]) == pairs
+    assert found["differences"]["boosting below void"]["excludes_zero"]
+    assert {"array", "playback device"} <= found["conditions"].keys()
+    arrays = found["conditions"]["array"]["boosting"]
+    assert sum(cell["genuine"] + cell["replay"] for cell in arrays) == len(llr)
+    counts = {"dev_trials": {"genuine": 120, "replay": 120}}
+    text = markdown({"simulated": True, "corpus": "none", "dev": found} | counts)
+    assert "(SIMULATED)" in text
+    for words in ("| void |", "boosting below void", "| D1 |", "| edges |", "| human |"):
+        assert words in text
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_peer_is_fitted_once_and_calibrated_on_dev(tmp_path, monkeypatch):
+    corpus = list(make_corpus(tmp_path / "corpus", clips=16))
+    parts = {"train": corpus[:8], "dev": corpus[8:16], "eval": corpus[16:]}
+    found = peer_ratios("void", parts, tmp_path / "cache", progress=False)
+    assert {name: len(llr) for name, llr in found.items()} == {"dev": 8, "eval": 8}
+    monkeypatch.setattr("detector.baselines.Void.fit_features", None)  # all is there: nothing is fitted
+    again = peer_ratios("void", parts, tmp_path / "cache", progress=False)
+    assert all(np.array_equal(found[name], again[name]) for name in found)
+
+
+def test_an_unknown_peer_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no peer 'viod'"):
+        source.main(source.Options(tmp_path, tmp_path, peers=("viod",)))
 
 
 def test_eval_is_scored_once(tmp_path):

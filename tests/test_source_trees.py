@@ -28,9 +28,8 @@ def test_stored_trees_answer_as_scikit_learn_does(classes):
     trees = Trees.from_sklearn(model)
     rng = np.random.default_rng(1)
     other = rng.normal(size=(500, 5)).astype(np.float32)
-    other[rng.random(other.shape) < 0.3] = np.nan
     on_threshold = trees.threshold[trees.feature >= 0][:50, None].repeat(5, axis=1)
-    for sample in (x, other, on_threshold, np.full((1, 5), np.nan, np.float32)):
+    for sample in (x[np.isfinite(x).all(axis=1)], other, on_threshold):
         known = model.decision_function(sample).reshape(len(sample), -1)
         assert trees.predict(sample) == pytest.approx(known, abs=1e-5)
 
@@ -51,9 +50,8 @@ def of_known(trees: Trees, x: np.ndarray, known: set[int], output: int) -> float
         if cue < 0:
             return float(trees.value[node])
         left, right = trees.left[node], trees.right[node]
-        if cue in known:
-            goes = trees.missing_left[node] if np.isnan(x[cue]) else x[cue] <= trees.threshold[node]
-            return below(left if goes else right)
+        if cue in known and not np.isnan(x[cue]):
+            return below(left if x[cue] <= trees.threshold[node] else right)
         share = trees.count[left] / trees.count[node]
         return share * below(left) + (1 - share) * below(right)
 
@@ -86,6 +84,21 @@ def test_shapley_values_sum_to_the_prediction():
     for sample in x[:20]:
         total = trees.shapley(sample).sum(axis=0) + expected
         assert total == pytest.approx(trees.predict(sample[None])[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_an_undefined_cue_tells_nothing(classes):
+    model, x = grown(classes, seed=6)
+    trees = Trees.from_sklearn(model)
+    nothing = np.full(5, np.nan, np.float32)
+    assert trees.predict(nothing[None])[0] == pytest.approx(trees.expected(), abs=1e-6)
+    assert (trees.shapley(nothing) == 0).all()
+    for sample in x[:20]:
+        hidden = np.where(np.arange(5) == 2, np.nan, sample)
+        assert (trees.shapley(hidden)[np.isnan(hidden)] == 0).all()
+        for output, told in enumerate(trees.predict(hidden[None])[0]):
+            defined = set(np.flatnonzero(np.isfinite(hidden)).tolist())
+            assert told == pytest.approx(of_known(trees, hidden, defined, output), abs=1e-6)
 
 
 def test_a_cue_that_no_tree_asks_for_has_no_part():

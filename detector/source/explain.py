@@ -10,13 +10,15 @@ import numpy as np
 
 from detector.source.cues import CUES
 
+FINE = "fine-shape"
 INSIDE = (5, 50, 95)  # percentiles of the training's people: the range that is told, and its middle
 
 
 @dataclass(frozen=True)
 class Reason:
-    """`part` is what the cue adds to the log-likelihood ratio: above zero it speaks for a person. `value` is None
-    where undefined; `low` and `high` hold nine in ten of the people in training, None where none had the cue."""
+    """A cue, or all coefficients of the spectrum's fine shape together (`FINE`, without value and range). `part` is
+    what it adds to the log-likelihood ratio: above zero it speaks for a person. `value` is None where undefined;
+    `low` and `high` hold nine in ten of the people in training, None where none had the cue."""
 
     cue: str
     group: str
@@ -64,11 +66,25 @@ def explanation(
     method: str,
     most: int | None = 5,
 ) -> Explanation:
-    """Of cues (C,) with their parts (C,) in nats and people's ranges (C, 3); `most` strongest, None for all."""
-    order = np.argsort(-np.abs(parts), kind="stable")
-    order = [i for i in order if parts[i] != 0][:most]
-    reasons = tuple(_reason(names[i], float(values[i]), float(parts[i]), human[i]) for i in order)
-    return Explanation(base, reasons, float(parts.sum() - parts[order].sum()), method)
+    """Of cues (C,) with their parts (C,) in nats and people's ranges (C, 3); `most` reasons, None for all.
+
+    First the strongest of what a person can check; then, as one reason, the coefficients that nobody can.
+    """
+    order = [int(i) for i in np.argsort(-np.abs(parts), kind="stable") if parts[i] != 0]
+    fine = [i for i in order if not CUES[names[i]].checkable]
+    plain = [i for i in order if CUES[names[i]].checkable]
+    told = plain if most is None else plain[: max(1, most - bool(fine))]
+    reasons = [_reason(names[i], float(values[i]), float(parts[i]), human[i]) for i in told]
+    if fine and (most is None or len(told) < most):
+        reasons.append(_fine_shape(values[fine], parts[fine], human[fine]))
+    rest = float(parts.sum()) - sum(reason.part for reason in reasons)
+    return Explanation(base, tuple(reasons), rest, method)
+
+
+def _fine_shape(values: np.ndarray, parts: np.ndarray, human: np.ndarray) -> Reason:
+    outside = int(((values < human[:, 0]) | (values > human[:, 2])).sum())
+    sentence = f"the spectrum's fine shape: {outside} of {len(values)} coefficients outside of people's"
+    return Reason(FINE, "fine shape", float(parts.sum()), None, "", None, None, sentence)
 
 
 def unjudged(cues: dict[str, float]) -> tuple[str, ...]:

@@ -19,14 +19,19 @@ from detector.score import Detector
 from detector.source.backbone import check_same, heard
 from detector.source.classifiers import CLASSIFIERS, Classifier
 from detector.source.cues import CUES, VERSION, cues_of
+from detector.source.evidence import NARROW_RATE, REASONS, WIDE, condition_of
+from detector.source.evidence import fault as fault_of_cues
 from detector.source.explain import Explanation, explanation, unjudged
 from detector.source.fusion import Fusion
+from detector.source.shares import Shares
 from remasc import MicArray, get_array, read_audio
+from remasc.audio import resample
 from remasc.sentences import quoted, reason
 
 BUNDLED = Path(__file__).parent.parent / "bundled" / "source"
 SOURCE, FAMILY, SYNTHETIC = "source", "family", "synthetic"
 HUMAN, DEVICE, UNDECIDED = "human", "device", "undecided"
+NARROW_NOTE = "narrow-band: judged by the cues below 3.6 kHz alone, without the replay detector"
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class SourceJudgement:
 
     `score` and `llr` are those of the cues; `detector_llr` the replay detector's and `fused_llr` both together,
     None where it was not asked. `probability` (of a person) and `decision` follow `fused_llr` where there is one.
-    `kinds` are probabilities that sum to one; `kind` is the likeliest that agrees with the decision.
+    `kinds` are probabilities that sum to one; `kind` is the likeliest that agrees with the decision. `detail` says
+    why nothing was decided, or what a decision was made without.
     """
 
     trial: str
@@ -80,7 +86,13 @@ class SourceModel:
 
     @property
     def calibration(self) -> Calibration:
+        """Of whole recordings: several microphones, up to 7.2 kHz."""
         return Calibration(**self.run["calibration"])
+
+    def calibration_of(self, values: np.ndarray) -> Calibration:
+        """Of recordings of which the same can be heard as of these inputs (C,)."""
+        condition = WIDE if self.reads_embeddings else condition_of(values, self.cues)
+        return self.calibration if condition == WIDE else Calibration(**self.run["calibration_of"][condition])
 
     @property
     def fusion(self) -> Fusion | None:
@@ -94,11 +106,8 @@ class SourceModel:
     def kinds(self, values: np.ndarray, human: np.ndarray) -> dict[str, np.ndarray]:
         """Probabilities (n,) of each kind, given that of a person (n,): the device's family, and apart from it
         whether the voice was synthesised ("tts-phone" is synthetic speech from a phone)."""
-        logits = self.heads[FAMILY].logits(values) / self.run["family_temperature"]
-        if logits.shape[1] == 1:  # two families: one logit
-            logits = np.column_stack([np.zeros(len(logits)), logits])
-        family = np.exp(logits - logits.max(axis=1, keepdims=True))
-        family = family / family.sum(axis=1, keepdims=True) * (1 - human)[:, None]
+        logits = both_logits(self.heads[FAMILY].logits(values))
+        family = Shares(**self.run["family_shares"])(logits) * (1 - human)[:, None]
         synthetic = np.zeros(len(family))
         if SYNTHETIC in self.heads:
             llr = Calibration(**self.run["synthetic_calibration"]).llr(
@@ -116,9 +125,9 @@ class SourceModel:
         """Why the cues (C,) have their log-likelihood ratio; None of a classifier that reads no cues."""
         if self.reads_embeddings:
             return None
-        head, slope = self.heads[SOURCE], self.calibration.slope
-        parts = slope * head.parts(values)[:, 0]
-        llr = float(self.calibration.llr(self.score(values[None])[0]))
+        head, calibration = self.heads[SOURCE], self.calibration_of(values)
+        parts = calibration.slope * head.parts(values)[:, 0]
+        llr = float(calibration.llr(self.score(values[None])[0]))
         return explanation(self.cues, values, parts, llr - float(parts.sum()), self.human, head.exact, most)
 
     def judge(
@@ -145,8 +154,15 @@ class SourceModel:
             return SourceJudgement(trial, reason=fault, detail=detail)
         if self.reads_embeddings and detector is None:
             raise ValueError("this source model reads a replay detector's embedding; name it with --detector")
+        note = ""
+        if fault == "narrow-band" and sample_rate >= NARROW_RATE and not self.reads_embeddings:
+            long = (
+                waveform.shape[1] > quality.MAX_SECONDS * sample_rate
+            )  # the check that would have come next
+            waveform, sample_rate = resample(waveform, sample_rate, NARROW_RATE), NARROW_RATE
+            fault, note, detector = "too-long" if long else "", NARROW_NOTE, None
         cues = cues_of(waveform, sample_rate, array)
-        values = np.array([cues[name] for name in self.cues], np.float32)
+        values = measured = np.array([cues[name] for name in self.cues], np.float32)
         told = self.explain(values, most)
         told = told and replace(told, beside=unjudged(cues))
         detector_llr = fused = None
@@ -157,10 +173,11 @@ class SourceModel:
             detector_llr = None if detector.calibration is None else float(detector.calibration.llr(score))
             values = embedding if self.reads_embeddings else values
         score = float(self.score(values[None])[0])
-        llr = float(self.calibration.llr(score))
+        llr = float(self.calibration_of(values).llr(score))
         if detector_llr is not None and self.fusion is not None:
             fused = float(self.fusion(np.array([[llr, detector_llr]]))[0])
-        found = SourceJudgement(trial, score, llr, detector_llr, fused, explanation=told)
+        found = SourceJudgement(trial, score, llr, detector_llr, fused, detail=note, explanation=told)
+        fault = fault or fault_of_cues(measured, self.human, self.run["strangest"])
         return self._decided(found, values, fault, prior)
 
     def _decided(
@@ -168,7 +185,7 @@ class SourceModel:
     ) -> SourceJudgement:
         llr = found.llr if found.fused_llr is None else found.fused_llr
         if fault:
-            return replace(found, reason=fault, detail=quality.REASONS[fault])
+            return replace(found, reason=fault, detail=(quality.REASONS | REASONS)[fault])
         chance = probability(llr, prior)
         kinds = {name: float(p[0]) for name, p in self.kinds(values[None], np.array([chance])).items()}
         limit = self.run["threshold"]["llr"] if found.fused_llr is None else self.run["fusion"]["threshold"]
@@ -201,6 +218,11 @@ class SourceModel:
         tensors = {name: torch.from_numpy(np.array(values)) for name, values in state.items()}
         tensors["human"] = torch.nan_to_num(tensors["human"], nan=_NONE)
         return save_checkpoint(folder, tensors, self.config, self.run)
+
+
+def both_logits(logits: np.ndarray) -> np.ndarray:
+    """Logits (n, K) also of two classes, of which a classifier gives one."""
+    return np.column_stack([np.zeros(len(logits)), logits]) if logits.shape[1] == 1 else logits
 
 
 _NONE = float(np.finfo(np.float32).max)  # stands for "no person had it": a checkpoint's arrays are finite
@@ -243,7 +265,9 @@ def _rebuilt(config: dict, state: dict[str, torch.Tensor], run: dict) -> SourceM
     model.kinds(
         np.full((1, width), np.nan, np.float32), model.calibration.llr(model.score(np.zeros((1, width))))
     )
-    float(run["threshold"]["llr"])
+    float(run["threshold"]["llr"]), float(run["strangest"])
+    for facts in run["calibration_of"].values():
+        Calibration(**facts)
     return model
 
 

@@ -15,10 +15,12 @@ from detector.calibration import Calibration, threshold_at
 from detector.source.choice import chosen
 from detector.source.classifiers import CLASSIFIERS
 from detector.source.config import SourceConfig
-from detector.source.cues import JUDGED, VERSION
+from detector.source.cues import CUES, JUDGED, VERSION
+from detector.source.evidence import MONO, NARROW, NARROW_MONO, hidden, strangeness
 from detector.source.explain import ranges
 from detector.source.fusion import Fusion
-from detector.source.model import FAMILY, SOURCE, SYNTHETIC, SourceModel
+from detector.source.model import FAMILY, SOURCE, SYNTHETIC, SourceModel, both_logits
+from detector.source.shares import Shares
 from detector.source.table import CueTable, Embeddings, measure_embeddings, measure_table
 from eval.metrics import eer
 from remasc import Corpus, Recording
@@ -26,7 +28,7 @@ from remasc.protocol import partitions, write_protocol
 from remasc.schema import PlaybackDevice, name_of
 
 FEWEST = 20  # trials of a class, for anything to be fitted to them
-TEMPERATURES = np.geomspace(0.25, 8, 61)
+STRANGER = 1.2  # times as strange as the strangest of dev: what is farther off is undecided
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,8 @@ def fit(
 ) -> SourceModel:
     """Heads fitted on train; calibration, thresholds and fusion set on dev."""
     kind, inputs = CLASSIFIERS[classifier], train.inputs(classifier)
+    if classifier != "neural":
+        inputs = filled(inputs, np.random.default_rng(seed))
     device = ~train.cues.genuine
     families = [name for name in map(name_of, PlaybackDevice) if (train.cues.family == name).sum() >= FEWEST]
     if len(families) < 2:
@@ -123,7 +127,30 @@ def fit(
         "families": families,
         "embedding": inputs.shape[1] if classifier == "neural" else None,
     }
-    return SourceModel(heads, human, config, _set_on_dev(heads, families, dev, classifier, p_fa))
+    run = _set_on_dev(heads, families, dev, classifier, p_fa)
+    run["strangest"] = STRANGER * float(np.nanmax(strangeness(dev.cues.columns(names), human)))
+    return SourceModel(heads, human, config, run)
+
+
+def filled(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Cues (n, C) with what is undefined drawn from the other recordings, group by group: that a cue is undefined
+    tells nothing of the class then, and a tree's shares are those of recordings that have it.
+
+    A recording is filled with one other's cues of the same group, so that they belong together; what that one
+    lacks too comes from anybody. What nobody has is a constant, which nothing can be learnt from.
+    """
+    out = values.copy()
+    groups = np.array([CUES[name].group for name in JUDGED])
+    for group in dict.fromkeys(groups):
+        columns = np.flatnonzero(groups == group)
+        part, other = values[:, columns], values[rng.permutation(len(values))][:, columns]
+        part = np.where(np.isnan(part), other, part)
+        for place, column in enumerate(columns):
+            pool = values[np.isfinite(values[:, column]), column]
+            left = np.isnan(part[:, place])
+            part[left, place] = rng.choice(pool, left.sum()) if len(pool) else 0.0
+        out[:, columns] = part
+    return out
 
 
 def _set_on_dev(
@@ -133,12 +160,21 @@ def _set_on_dev(
     scores = heads[SOURCE].logits(inputs)[:, 0]
     calibration = Calibration.fit(scores[genuine], scores[~genuine])
     llr = calibration.llr(scores)
+    logits, known = both_logits(heads[FAMILY].logits(inputs)), np.isin(dev.cues.family, families)
+    number = np.array([families.index(name) for name in dev.cues.family[known]], int)
     run: dict[str, Any] = {
         "calibration": calibration.as_dict(),
         "threshold": {"llr": threshold_at(llr[~genuine], p_fa), "p_fa": p_fa},
         "dev_eer": eer(scores[genuine], scores[~genuine])[0],
-        "family_temperature": _temperature(heads[FAMILY].logits(inputs), families, dev.cues),
+        "calibration_of": {},
+        "dev_eer_of": {},
+        "family_shares": Shares.fit(logits[known], number).as_dict(),
     }
+    for condition in () if classifier == "neural" else (NARROW, MONO, NARROW_MONO):
+        fewer = heads[SOURCE].logits(hidden(inputs, JUDGED, condition))[:, 0]
+        fitted = Calibration.fit(fewer[genuine], fewer[~genuine])
+        run["calibration_of"][condition] = fitted.as_dict()
+        run["dev_eer_of"][condition] = eer(fewer[genuine], fewer[~genuine])[0]
     if SYNTHETIC in heads:
         told, true = heads[SYNTHETIC].logits(inputs)[~genuine, 0], dev.cues.synthetic[~genuine]
         both = 0 < true.sum() < len(true)
@@ -157,23 +193,6 @@ def _set_on_dev(
             "dev_eer_detector": eer(dev.detector.llr[genuine], dev.detector.llr[~genuine])[0],
         }
     return run
-
-
-def _temperature(logits: np.ndarray, families: list[str], cues: CueTable) -> float:
-    """What the families' logits are divided by for the highest likelihood of dev's devices."""
-    known = np.isin(cues.family, families)
-    if logits.shape[1] == 1:
-        logits = np.column_stack([np.zeros(len(logits)), logits])
-    logits, number = logits[known], np.array([families.index(name) for name in cues.family[known]], int)
-    if not len(number):
-        return 1.0
-
-    def loss(temperature: float) -> float:
-        z = logits / temperature
-        z = z - z.max(axis=1, keepdims=True)
-        return float(np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), number]))
-
-    return float(min(TEMPERATURES, key=loss))
 
 
 def provenance(corpus: Corpus, parts: dict[str, Partition]) -> dict[str, Any]:

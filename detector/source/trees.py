@@ -1,7 +1,8 @@
 """Boosted trees as plain arrays: evaluated, and explained by exact Shapley values, without what grew them.
 
 Trees are grown by scikit-learn's HistGradientBoosting. Cues are float32 here, and a threshold is rounded down to
-float32, which sends every float32 the same way as the original does: the routes are the same.
+float32, which sends every float32 the same way as the original does: the routes are the same. A cue that is
+undefined (NaN) is not routed: both ways are taken, by the shares of the training samples, so that it tells nothing.
 Shapes: n samples, C cues, T trees, E nodes of all trees, L leaves, D most cues on one path, K outputs.
 """
 
@@ -13,10 +14,10 @@ from math import comb
 
 import numpy as np
 
+ROWS = 128  # samples at a time, for the memory of a prediction
 DTYPES = {
     "feature": np.int16,  # -1 at a leaf
     "threshold": np.float32,  # left where the cue is at most this
-    "missing_left": np.uint8,
     "left": np.int32,
     "right": np.int32,
     "value": np.float32,  # of a leaf, in log-odds
@@ -29,12 +30,11 @@ DTYPES = {
 
 @dataclass(frozen=True, eq=False)
 class Trees:
-    """Node arrays (E,): `feature`, `threshold`, `missing_left`, `left`, `right`, `value`, `count`; tree arrays
-    (T,): `root` (its first node) and `output` (which of the K sums it adds to); `baseline` (K,)."""
+    """Node arrays (E,): `feature`, `threshold`, `left`, `right`, `value`, `count`; tree arrays (T,): `root` (its
+    first node) and `output` (which of the K sums it adds to); `baseline` (K,)."""
 
     feature: np.ndarray
     threshold: np.ndarray
-    missing_left: np.ndarray
     left: np.ndarray
     right: np.ndarray
     value: np.ndarray
@@ -52,7 +52,7 @@ class Trees:
         """Every tree ends: children lie behind their node and within the arrays; numbers are finite."""
         nodes, inner = len(self.feature), self.feature >= 0
         at = np.arange(nodes)[inner]
-        sizes = {len(getattr(self, name)) for name in list(DTYPES)[:7]}
+        sizes = {len(getattr(self, name)) for name in list(DTYPES)[:6]}
         children = np.concatenate([self.left[inner] - at, self.right[inner] - at])
         ends = np.concatenate([self.left[inner], self.right[inner], self.root])
         numbers = np.concatenate([self.value, self.baseline, self.threshold[inner]])
@@ -73,7 +73,6 @@ class Trees:
                 leaf = nodes["is_leaf"].astype(bool)
                 columns["feature"].append(np.where(leaf, -1, nodes["feature_idx"]))
                 columns["threshold"].append(_down(np.where(leaf, 0, nodes["num_threshold"])))
-                columns["missing_left"].append(nodes["missing_go_to_left"])
                 columns["left"].append(np.where(leaf, 0, nodes["left"].astype(np.int64) + start))
                 columns["right"].append(np.where(leaf, 0, nodes["right"].astype(np.int64) + start))
                 columns["value"].append(np.where(leaf, nodes["value"], 0))
@@ -88,17 +87,13 @@ class Trees:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Sums (n, K) float64 of the leaves that cues (n, C) come to; NaN is undefined."""
-        x = np.asarray(x, np.float32)
-        at = np.broadcast_to(self.root, (len(x), len(self.root))).copy()
-        rows = np.arange(len(x))[:, None]
-        while (inner := self.feature[at] >= 0).any():
-            cue = x[rows, np.maximum(self.feature[at], 0)]
-            left = np.where(np.isnan(cue), self.missing_left[at] > 0, cue <= self.threshold[at])
-            at = np.where(inner, np.where(left, self.left[at], self.right[at]), at)
+        """Sums (n, K) float64 of the leaves' values, each times the chance that cues (n, C) come there: 0 or 1 of
+        what is defined, the training's share of what is not."""
         out = np.tile(self.baseline.astype(np.float64), (len(x), 1))
-        for k in range(len(self.baseline)):
-            out[:, k] += self.value[at[:, self.output == k]].astype(np.float64).sum(axis=1)
+        for start in range(0, len(x), ROWS):  # (ROWS, L, D) at a time
+            chance = np.prod(self._leaves.passed(x[start : start + ROWS]), axis=2) * self._leaves.value
+            for k in range(len(self.baseline)):
+                out[start : start + ROWS, k] += chance[:, self._leaves.output == k].sum(axis=1)
         return out
 
     def expected(self) -> np.ndarray:
@@ -113,12 +108,11 @@ class Trees:
 
         The game is that of Lundberg et al. 2020 (path-dependent TreeSHAP): of an unknown cue, both ways are taken
         by the training samples' shares. A leaf's part is its value times a product over the cues on its path, so
-        its Shapley values come from products of polynomials (1 for known, share for unknown).
+        its Shapley values come from products of polynomials (1 for known, share for unknown). An undefined cue is
+        never known: its value is 0, exactly.
         """
-        x, leaves = np.asarray(x, np.float32), self._leaves
-        cue = x[leaves.cue]
-        passed = np.where(np.isnan(cue), leaves.missing, (cue > leaves.low) & (cue <= leaves.high))
-        known, share = np.where(leaves.cue_used, passed, True).astype(np.float64), leaves.share
+        leaves = self._leaves
+        known, share = leaves.passed(x[None])[0], leaves.share
         depth = known.shape[1]
         out = np.zeros((len(x), len(self.baseline)))
         for i in range(depth):
@@ -142,17 +136,22 @@ class Trees:
 
 @dataclass(frozen=True, eq=False)
 class _Leaves:
-    """Every leaf as the conditions on its path, one for each cue there (L, D): low < cue <= high, or undefined
-    where `missing`; `share` of the training samples that pass all splits of that cue. Unused places pass."""
+    """Every leaf as the conditions on its path, one for each cue there (L, D): low < cue <= high; `share` of the
+    training samples that pass all splits of that cue. Unused places pass."""
 
     cue: np.ndarray
     cue_used: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    missing: np.ndarray
     share: np.ndarray
     value: np.ndarray  # (L,)
     output: np.ndarray  # (L,)
+
+    def passed(self, x: np.ndarray) -> np.ndarray:
+        """Whether cues (n, C) meet the conditions, 0 or 1, and the share where a cue is undefined: (n, L, D)."""
+        cue = np.asarray(x, np.float32)[:, self.cue]
+        met = np.where(np.isnan(cue), self.share, (cue > self.low) & (cue <= self.high))
+        return np.where(self.cue_used, met, 1.0)
 
 
 def _leaf_table(trees: Trees) -> _Leaves:
@@ -165,24 +164,24 @@ def _leaf_table(trees: Trees) -> _Leaves:
             if cue < 0:
                 paths.append((path, float(trees.value[node]), int(output)))
                 continue
-            low, high, missing, share = path.get(cue, (-np.inf, np.inf, True, 1.0))
-            limit, at_left = trees.threshold[node], bool(trees.missing_left[node])
-            for child, ends, kept in (
-                (int(trees.left[node]), (low, min(high, limit)), at_left),
-                (int(trees.right[node]), (max(low, limit), high), not at_left),
+            low, high, share = path.get(cue, (-np.inf, np.inf, 1.0))
+            limit = trees.threshold[node]
+            for child, ends in (
+                (int(trees.left[node]), (low, min(high, limit))),
+                (int(trees.right[node]), (max(low, limit), high)),
             ):
                 part = share * trees.count[child] / trees.count[node]
-                pending.append((child, path | {cue: (*ends, missing and kept, part)}))
+                pending.append((child, path | {cue: (*ends, part)}))
     depth = max(1, max(len(path) for path, _, _ in paths))
-    table = np.zeros((len(paths), depth, 6))
-    table[:] = (0, 0, -np.inf, np.inf, 1, 1)
+    table = np.zeros((len(paths), depth, 5))
+    table[:] = (0, 0, -np.inf, np.inf, 1)
     for row, (path, _, _) in enumerate(paths):
         for place, (cue, facts) in enumerate(path.items()):
             table[row, place] = (cue, 1, *facts)
-    cue, used, low, high, missing, share = np.moveaxis(table, 2, 0)
+    cue, used, low, high, share = np.moveaxis(table, 2, 0)
     value, output = np.array([p[1] for p in paths]), np.array([p[2] for p in paths])
     limits = (low.astype(np.float32), high.astype(np.float32))
-    return _Leaves(cue.astype(int), used > 0, *limits, missing > 0, share, value, output)
+    return _Leaves(cue.astype(int), used > 0, *limits, share, value, output)
 
 
 def _down(thresholds: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from detector.source.cues.catalogue import Cue
 from detector.source.cues.clip import hear
 from remasc.arrays import MicArray, get_array
 
-VERSION = 1  # raised whenever the same samples would give other values
+VERSION = 2  # raised whenever the same samples would give other values
 MODULES = (
     pitch,
     spectral,
@@ -75,4 +75,7 @@ def cues_of(waveform: np.ndarray, sample_rate: int, array: MicArray | str | None
     f0 = pitch.pitch_track(clip)
     for module in MODULES:
         values |= module.measure(clip, f0) if module in VOICED else module.measure(clip)
-    return {name: value if np.isfinite(value) else np.nan for name, value in values.items()}
+    return {
+        name: value if np.isfinite(value) and clip.top >= CUES[name].reach else np.nan
+        for name, value in values.items()
+    }

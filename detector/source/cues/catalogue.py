@@ -10,13 +10,17 @@ from string import Formatter
 @dataclass(frozen=True)
 class Cue:
     """`phrase` says a value in words and its unit ("voice at {:.0f} Hz"). `judged` is False for what is told to
-    a person but kept from the classifiers, because it says where somebody stands and not what they are."""
+    a person but kept from the classifiers, because it says where somebody stands and not what they are.
+    `checkable` is False for coefficients, which nobody can hear or see alone. `reach` is the frequency in Hz up to
+    which a recording must go for the value to mean the same; below, the cue is undefined."""
 
     name: str
     group: str
     unit: str
     phrase: str
     judged: bool = True
+    checkable: bool = True
+    reach: float = 0.0
 
     def say(self, value: float) -> str:
         """The phrase with a value in it; an undefined value is said to be so."""
@@ -31,6 +35,6 @@ class Cue:
         return format(value, spec or "")
 
 
-def listed(group: str, **cues: tuple) -> tuple[Cue, ...]:
-    """Cues of one group from name=(unit, phrase)."""
-    return tuple(Cue(name, group, *facts) for name, facts in cues.items())
+def listed(group: str, reach: float = 0.0, **cues: tuple[str, str]) -> tuple[Cue, ...]:
+    """Cues of one group and one reach from name=(unit, phrase)."""
+    return tuple(Cue(name, group, *facts, reach=reach) for name, facts in cues.items())

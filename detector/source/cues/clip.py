@@ -20,6 +20,7 @@ RATE = 16000
 HOP = 160  # 10 ms
 N_FFT, LONG_FFT = 512, 2048  # 32 ms; 128 ms where the lows are asked for
 TOP_HZ = 7200.0  # nothing is read above: speech at 16 kHz ends there
+HIGH_HZ = 6000.0  # a recording that goes so far has what is told of the highs
 NOTHING = 1e-4  # of the peak (-80 dB): what lies below it at an end was not recorded
 SPEECH_HZ = (200.0, 4000.0)  # where the voice is told from the pause
 STEADY_DB = 6.0  # with less between loud and soft frames there are no pauses to be found

@@ -10,13 +10,14 @@ from __future__ import annotations
 import numpy as np
 
 from detector.source.cues.catalogue import Cue, listed
-from detector.source.cues.clip import Clip, band, decibel
+from detector.source.cues.clip import HIGH_HZ, TOP_HZ, Clip, band, decibel
 
 BANDS = {"low": (200.0, 800.0), "middle": (800.0, 2500.0), "high": (2500.0, 7000.0)}
 _IN = {"low": "below 800 Hz", "middle": "from 0.8 to 2.5 kHz", "high": "above 2.5 kHz"}
+_REACH = {"low": 0.0, "middle": 0.0, "high": HIGH_HZ}
 CUES = (
     tuple(
-        Cue(f"coherence_{part}_{name}", "coherence", "", f"{words} {_IN[name]} {{:.2f}}")
+        Cue(f"coherence_{part}_{name}", "coherence", "", f"{words} {_IN[name]} {{:.2f}}", reach=_REACH[name])
         for part, words in (
             ("speech", "coherence between microphones while speaking"),
             ("pause", "coherence between microphones in the pauses"),
@@ -24,7 +25,7 @@ CUES = (
         for name in BANDS
     )
     + tuple(
-        Cue(f"{part}_{name}", "coherence", "", f"{words} {_IN[name]} {{:.0%}}")
+        Cue(f"{part}_{name}", "coherence", "", f"{words} {_IN[name]} {{:.0%}}", reach=_REACH[name])
         for part, words in (
             ("one_wave_speech", "share of the speech in one wave"),
             ("one_wave_pause", "share of the pauses' noise in one wave"),
@@ -33,7 +34,7 @@ CUES = (
         )
         for name in BANDS
     )
-    + listed("coherence", level_spread=("dB", "levels differ by {:.1f} dB between microphones"))
+    + listed("coherence", reach=TOP_HZ, level_spread=("dB", "levels differ by {:.1f} dB between microphones"))
 )
 
 
@@ -82,7 +83,7 @@ def measure(clip: Clip) -> dict[str, float]:
         found["tail_from_source"] = share_along(source, covariance(spectrum, between))
     out = {}
     for name, (low, high) in BANDS.items():
-        if clip.top >= min(high, 6000.0):
+        if clip.top >= min(high, HIGH_HZ):
             inside = band(low, min(high, clip.top))
             out |= {f"{what}_{name}": float(per_bin[inside].mean()) for what, per_bin in found.items()}
     levels = decibel(speech.diagonal(axis1=1, axis2=2).real)[band(300, clip.top).start :]

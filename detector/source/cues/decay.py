@@ -6,23 +6,31 @@ import numpy as np
 from scipy import fft as sfft
 
 from detector.source.cues.catalogue import listed
-from detector.source.cues.clip import HOP, RATE, Clip, band, decibel
+from detector.source.cues.clip import HIGH_HZ, HOP, RATE, TOP_HZ, Clip, band, decibel
 
-CUES = listed(
-    "decay",
-    decay_low=("s", "sound below 1 kHz dies away like a room of {:.2f} s"),
-    decay_middle=("s", "sound from 1 to 3 kHz dies away like a room of {:.2f} s"),
-    decay_high=("s", "sound above 3 kHz dies away like a room of {:.2f} s"),
-    decay_bend=("", "late decay {:.2f} times as steep as the early one"),
-    decay_ratio=("", "highs die away {:.2f} times as long as the lows"),
-) + listed(
-    "modulation",
-    modulation_2=("dB", "syllables (1 to 4 Hz) {:.1f} dB of the modulation"),
-    modulation_6=("dB", "syllables (4 to 8 Hz) {:.1f} dB of the modulation"),
-    modulation_12=("dB", "fast changes (8 to 16 Hz) {:.1f} dB of the modulation"),
-    modulation_24=("dB", "faster changes (16 to 32 Hz) {:.1f} dB of the modulation"),
-    modulation_depth=("", "the envelope is modulated by {:.2f}"),
-    modulation_depth_high=("", "the envelope above 3 kHz is modulated by {:.2f}"),
+CUES = (
+    listed(
+        "decay",
+        decay_low=("s", "sound below 1 kHz dies away like a room of {:.2f} s"),
+        decay_middle=("s", "sound from 1 to 3 kHz dies away like a room of {:.2f} s"),
+        decay_bend=("", "late decay {:.2f} times as steep as the early one"),
+    )
+    + listed(
+        "decay",
+        reach=HIGH_HZ,
+        decay_high=("s", "sound above 3 kHz dies away like a room of {:.2f} s"),
+        decay_ratio=("", "highs die away {:.2f} times as long as the lows"),
+    )
+    + listed(
+        "modulation",
+        reach=TOP_HZ,  # they are means over all bands
+        modulation_2=("dB", "syllables (1 to 4 Hz) {:.1f} dB of the modulation"),
+        modulation_6=("dB", "syllables (4 to 8 Hz) {:.1f} dB of the modulation"),
+        modulation_12=("dB", "fast changes (8 to 16 Hz) {:.1f} dB of the modulation"),
+        modulation_24=("dB", "faster changes (16 to 32 Hz) {:.1f} dB of the modulation"),
+        modulation_depth=("", "the envelope is modulated by {:.2f}"),
+        modulation_depth_high=("", "the envelope above 3 kHz is modulated by {:.2f}"),
+    )
 )
 BANDS = {"low": (250.0, 1000.0), "middle": (1000.0, 3000.0), "high": (3000.0, 7200.0)}
 SHARES = {"modulation_2": (1, 4), "modulation_6": (4, 8), "modulation_12": (8, 16), "modulation_24": (16, 32)}
@@ -35,7 +43,7 @@ FRAME_RATE = RATE // HOP
 def measure(clip: Clip) -> dict[str, float]:
     values, bends = {}, []
     for name, (low, high) in BANDS.items():
-        if clip.top < min(high, 6000.0):
+        if clip.top < min(high, HIGH_HZ):
             continue
         power = clip.power[band(low, min(high, clip.top))].sum(axis=0)
         times, bend = decays(decibel(np.convolve(power, np.ones(SMOOTH) / SMOOTH, "same")))
@@ -86,7 +94,7 @@ def modulation(clip: Clip) -> dict[str, float]:
         return {}
     spectra, depths = [], []
     for low, high in BANDS.values():
-        if clip.top < min(high, 6000.0):
+        if clip.top < min(high, HIGH_HZ):
             continue
         envelope = np.sqrt(clip.power[band(low, min(high, clip.top))].sum(axis=0))
         envelope = envelope / max(envelope.mean(), 1e-12)

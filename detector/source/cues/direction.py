@@ -13,7 +13,7 @@ import numpy as np
 from scipy import fft as sfft
 
 from detector.source.cues.catalogue import Cue, listed
-from detector.source.cues.clip import N_FFT, RATE, Clip, band
+from detector.source.cues.clip import HIGH_HZ, N_FFT, RATE, TOP_HZ, Clip, band
 from remasc.arrays import MicArray
 
 SPEED = 343.0  # m/s
@@ -30,12 +30,14 @@ CUES = (
     )
     + listed(
         "direction",
+        reach=TOP_HZ,
         direction_spread=("degrees", "direction constant within {:.1f} degrees"),
         direction_drift=("degrees", "direction moves by {:.1f} degrees from first to last"),
         tdoa_spread=("us", "delays between microphones constant within {:.1f} us"),
     )
     + listed(
         "extent",
+        reach=TOP_HZ,
         tdoa_by_band=("us", "delays differ by {:.1f} us between low and high bands"),
         width=("degrees", "bands come from places {:.1f} degrees apart"),
         wavefront_error=("us", "delays miss one plane wave by {:.1f} us"),
@@ -44,6 +46,10 @@ CUES = (
         "direct sound",
         drr_low=("dB", "direct sound {:+.1f} dB against the room's, below 1 kHz"),
         drr_middle=("dB", "direct sound {:+.1f} dB against the room's, 1 to 3 kHz"),
+    )
+    + listed(
+        "direct sound",
+        reach=HIGH_HZ,
         drr_high=("dB", "direct sound {:+.1f} dB against the room's, above 3 kHz"),
     )
 )
@@ -187,7 +193,7 @@ def direct_to_reverberant(clip: Clip, array: MicArray, most: int = 6) -> dict[st
     share = 1 / (1 + coherent_to_diffuse(coherence, diffuse))
     values = {}
     for name, (low, high) in DRR_BANDS.items():
-        if clip.top >= min(high, 6000.0):
+        if clip.top >= min(high, HIGH_HZ):
             inside = (hertz >= low) & (hertz < high)
             scattered = float(np.clip(share[:, inside].mean(), 1e-4, 1 - 1e-4))
             values[f"drr_{name}"] = float(10 * np.log10((1 - scattered) / scattered))

@@ -7,7 +7,7 @@ from scipy import fft as sfft
 from scipy.signal import butter, sosfiltfilt
 
 from detector.source.cues.catalogue import listed
-from detector.source.cues.clip import HOP, MIN_FRAMES, RATE, Clip, decibel
+from detector.source.cues.clip import HOP, MIN_FRAMES, RATE, TOP_HZ, Clip, decibel
 from detector.source.cues.harmonicity import SIZE, voiced_frames
 
 CUES = listed(
@@ -17,10 +17,13 @@ CUES = listed(
     between_harmonics=("dB", "between the harmonics {:.1f} dB against them"),
     between_rise=("dB", "between the harmonics {:+.1f} dB when it gets loud"),
     squared_envelope=("", "the lows follow the squared voice with a correlation of {:.2f}"),
-    crest=("dB", "peaks {:.1f} dB above the mean level"),
     skewness=("", "the waveform leans to one side by {:+.2f}"),
-    saturation=("%", "{:.2f} % of the samples lie at the peak"),
     level_range=("dB", "the speech's level covers {:.1f} dB"),
+) + listed(
+    "distortion",
+    reach=TOP_HZ,
+    crest=("dB", "peaks {:.1f} dB above the mean level"),
+    saturation=("%", "{:.2f} % of the samples lie at the peak"),
 )
 ORDERS = 5
 MIN_VOICED = 9

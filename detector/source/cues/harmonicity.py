@@ -6,15 +6,18 @@ import numpy as np
 from scipy import fft as sfft
 
 from detector.source.cues.catalogue import listed
-from detector.source.cues.clip import HOP, RATE, Clip, decibel
+from detector.source.cues.clip import HOP, RATE, TOP_HZ, Clip, decibel
 
 CUES = listed(
     "harmonicity",
+    reach=TOP_HZ,
     hnr=("dB", "harmonics {:.1f} dB above the noise between them"),
     hnr_sd=("dB", "harmonics-to-noise ratio varies by {:.1f} dB"),
+    cpp=("dB", "the pitch stands out by {:.1f} dB in the cepstrum"),
+) + listed(
+    "harmonicity",
     hnr_low=("dB", "harmonics below 1.5 kHz {:.1f} dB above the noise between them"),
     hnr_high=("dB", "harmonics from 1.5 to 4 kHz {:.1f} dB above the noise between them"),
-    cpp=("dB", "the pitch stands out by {:.1f} dB in the cepstrum"),
 )
 SIZE = 1024  # 64 ms
 MOST = 40.0  # dB: beyond it the window decides and not the voice

@@ -8,19 +8,26 @@ from itertools import pairwise
 import numpy as np
 
 from detector.source.cues.catalogue import Cue, listed
-from detector.source.cues.clip import LONG_FFT, MIN_FRAMES, Clip, band, decibel
+from detector.source.cues.clip import LONG_FFT, MIN_FRAMES, TOP_HZ, Clip, band, decibel
 
 EDGES = (60, 90, 130, 180, 260, 370, 530, 750, 1000)  # Hz
 REFERENCE_HZ = (300.0, 3000.0)
-CUES = listed(
-    "lows",
-    sub_bass=("dB", "sub-bass (20 to 80 Hz) {:.1f} dB against the voice"),
-    sub_bass_above_pause=("dB", "sub-bass rises by {:.1f} dB with the voice"),
-    void_line=("", "cumulative power correlates {:.3f} with a line"),
-    void_bend=("", "cumulative power bends by {:.2f}"),
-) + tuple(
-    Cue(f"low_{a}", "lows", "dB", f"power from {a} to {b} Hz {{:.1f}} dB against the voice")
-    for a, b in pairwise(EDGES)
+CUES = (
+    listed(
+        "lows",
+        sub_bass=("dB", "sub-bass (20 to 80 Hz) {:.1f} dB against the voice"),
+        sub_bass_above_pause=("dB", "sub-bass rises by {:.1f} dB with the voice"),
+    )
+    + listed(
+        "lows",
+        reach=TOP_HZ,
+        void_line=("", "cumulative power correlates {:.3f} with a line"),
+        void_bend=("", "cumulative power bends by {:.2f}"),
+    )
+    + tuple(
+        Cue(f"low_{a}", "lows", "dB", f"power from {a} to {b} Hz {{:.1f}} dB against the voice")
+        for a, b in pairwise(EDGES)
+    )
 )
 SEGMENT = 14  # bins of one value of Void's cumulative curve, as published
 

@@ -6,10 +6,11 @@ import numpy as np
 from scipy import fft as sfft
 
 from detector.source.cues.catalogue import listed
-from detector.source.cues.clip import HOP, MIN_FRAMES, Clip, decibel
+from detector.source.cues.clip import HOP, MIN_FRAMES, TOP_HZ, Clip, decibel
 
 CUES = listed(
     "residual",
+    reach=TOP_HZ,
     prediction_gain=("dB", "linear prediction explains {:.1f} dB of the speech"),
     prediction_gain_sd=("dB", "what linear prediction explains varies by {:.1f} dB"),
     residual_kurtosis=("", "the excitation's pulses have a kurtosis of {:.1f}"),

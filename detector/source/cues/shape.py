@@ -8,25 +8,33 @@ import numpy as np
 from scipy.signal import find_peaks
 
 from detector.source.cues.catalogue import listed
-from detector.source.cues.clip import LONG_FFT, MIN_FRAMES, RATE, Clip, band, decibel
+from detector.source.cues.clip import LONG_FFT, MIN_FRAMES, RATE, TOP_HZ, Clip, band, decibel
 
-CUES = listed(
-    "peaks",
-    peak_count=("", "{:.0f} strong peaks in the spectrum"),
-    peak_middle=("Hz", "strong peaks around {:.0f} Hz"),
-    peak_width=("Hz", "strong peaks spread over {:.0f} Hz"),
-    resonances=("", "{:.0f} resonances of 3 dB or more"),
-    resonance_height=("dB", "strongest resonance {:.1f} dB high"),
-    ripple=("dB", "spectrum ripples by {:.1f} dB"),
-) + listed(
-    "edges",
-    lower_edge=("Hz", "no energy below {:.0f} Hz"),
-    upper_edge=("Hz", "no energy above {:.0f} Hz"),
-    lower_slope=("dB/octave", "{:+.1f} dB an octave from 80 to 300 Hz"),
-    middle_slope=("dB/octave", "{:+.1f} dB an octave from 300 to 3000 Hz"),
-    upper_slope=("dB/octave", "{:+.1f} dB an octave above 3 kHz"),
-    rolloff_85=("Hz", "85 % of the power below {:.0f} Hz"),
-    rolloff_95=("Hz", "95 % of the power below {:.0f} Hz"),
+CUES = (
+    listed(
+        "peaks",
+        reach=TOP_HZ,
+        peak_count=("", "{:.0f} strong peaks in the spectrum"),
+        peak_middle=("Hz", "strong peaks around {:.0f} Hz"),
+        peak_width=("Hz", "strong peaks spread over {:.0f} Hz"),
+        resonances=("", "{:.0f} resonances of 3 dB or more"),
+        resonance_height=("dB", "strongest resonance {:.1f} dB high"),
+        ripple=("dB", "spectrum ripples by {:.1f} dB"),
+    )
+    + listed(
+        "edges",
+        lower_edge=("Hz", "no energy below {:.0f} Hz"),
+        lower_slope=("dB/octave", "{:+.1f} dB an octave from 80 to 300 Hz"),
+        middle_slope=("dB/octave", "{:+.1f} dB an octave from 300 to 3000 Hz"),
+    )
+    + listed(
+        "edges",
+        reach=TOP_HZ,
+        upper_edge=("Hz", "no energy above {:.0f} Hz"),
+        upper_slope=("dB/octave", "{:+.1f} dB an octave above 3 kHz"),
+        rolloff_85=("Hz", "85 % of the power below {:.0f} Hz"),
+        rolloff_95=("Hz", "95 % of the power below {:.0f} Hz"),
+    )
 )
 PER_OCTAVE = 12
 STRONG = 0.3  # of the largest: Void's peaks

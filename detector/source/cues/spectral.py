@@ -15,6 +15,7 @@ OF_PAUSES = 8  # coefficients that are read in the pauses too: the shape of what
 SCALES = {"mfcc": "mel", "lfcc": "linear"}
 CUES = listed(
     "spectrum",
+    reach=TOP_HZ,
     centroid=("Hz", "the spectrum's middle lies at {:.0f} Hz"),
     centroid_sd=("Hz", "the spectrum's middle moves by {:.0f} Hz"),
     flatness=("dB", "spectral flatness of {:.1f} dB (0 is noise)"),
@@ -25,6 +26,8 @@ CUES = listed(
         kind,
         "",
         f"{WORDS[statistic]} of the spectrum's shape {n} ({SCALES[kind]} scale) {{:.2f}}",
+        checkable=False,
+        reach=TOP_HZ,
     )
     for kind in BANDS
     for statistic in WORDS
@@ -34,14 +37,12 @@ CUES = listed(
 
 
 def measure(clip: Clip) -> dict[str, float]:
-    """The cues of these groups over the frames of speech; the cepstra are undefined where the recording does not
-    reach 7.2 kHz, for they would be those of another bank."""
-    if clip.speech.sum() < MIN_FRAMES:
+    """The cues of these groups over the frames of speech; those of a narrower recording would be those of another
+    bank."""
+    if clip.speech.sum() < MIN_FRAMES or clip.top < TOP_HZ:
         return {}
     speech = clip.power[:, clip.speech]
     values = _shape(speech[band(100, clip.top)], band(100, clip.top).start * RATE / N_FFT)
-    if clip.top < TOP_HZ:
-        return values
     for kind, bank in (("mfcc", mel_bands), ("lfcc", linear_bands)):
         found = cepstra(clip.power, bank(BANDS[kind], N_FFT, RATE, 60.0, TOP_HZ), COUNT + 1)
         values |= _statistics(kind, found, clip)
