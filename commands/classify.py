@@ -118,8 +118,11 @@ def predict(
     batch_size: int = 32,
     device: str = "auto",
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """Classify sound files, one line each: class, probability, file.
+
+    A file that cannot be read is said on stderr (with --json also as a line with its `error`), the others are
+    classified; exit 1 then.
 
     Args:
         model: The classifier's folder.
@@ -151,14 +154,18 @@ def predict(
         for row, clip in zip(rows, clips, strict=True)
     ]
     for row in rows:
-        print(_line(row, classes, as_json))
+        _say(row, classes, as_json)
+    failed = sum(bool(row.fault) for row in rows)
+    if failed:
+        print(f"{failed:,} of {len(rows):,} files could not be read and have no prediction", file=sys.stderr)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_predictions(out / "predictions.csv", rows, classes)
-        if any(row.label for row in rows):
+        if any(row.label and not row.fault for row in rows):
             from eval.classes_page import write_report
 
             print(f"Report: {write_report(out).resolve()}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _clips(files, data):
@@ -170,11 +177,22 @@ def _clips(files, data):
     return [Clip(path, str(path)) for path in sound_files(files)]
 
 
+def _say(row, classes, as_json: bool) -> None:
+    if row.fault:
+        from remasc.sentences import plain
+
+        print(plain(row.fault), file=sys.stderr)
+    if as_json or not row.fault:
+        print(_line(row, classes, as_json))
+
+
 def _line(row, classes, as_json: bool) -> str:
     import json
 
     from remasc.sentences import plain
 
+    if row.fault:
+        return json.dumps({"file": row.file, "error": row.fault})
     best = int(row.probabilities.argmax())
     if as_json:
         numbers = {name: round(float(p), 6) for name, p in zip(classes, row.probabilities, strict=True)}

@@ -138,6 +138,8 @@ def adapt(network: nn.Module, adaptation: Adaptation) -> nn.Module:
     heads = [network.get_submodule(name) for name in _matching(network, adaptation.head)]
     for name in chosen:
         _check_target(network, name, adaptation)
+    if adaptation.method == "probe" and not heads:
+        raise ValueError("probe leaves nothing to train; name a head")
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     within = {id(module) for head in heads for module in head.modules()}

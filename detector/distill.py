@@ -29,7 +29,13 @@ class Distillation:
     soften: str = "teacher"
 
     def __post_init__(self) -> None:
-        if not (self.temperature > 0 and 0 <= self.task_share <= 1 and self.soften in ("teacher", "both")):
+        numbers = all(isinstance(value, int | float) for value in (self.temperature, self.task_share))
+        if not (
+            numbers
+            and self.temperature > 0
+            and 0 <= self.task_share <= 1
+            and self.soften in ("teacher", "both")
+        ):
             raise ValueError(
                 f"distillation at temperature {quoted(self.temperature)}, lambda {quoted(self.task_share)}, soften "
                 f"{quoted(self.soften)}; expected one above 0, one of 0 to 1, and teacher or both"
@@ -51,6 +57,11 @@ def distillation_loss(
     The divergence is zero where the student says what the softened teacher says.
     """
     d = distillation
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"the teacher's logits are {tuple(teacher.shape)}, the student's {tuple(student.shape)}; expected the "
+            "same"
+        )
     own = student.float() / d.temperature if d.soften == "both" else student.float()
     wanted = teacher.detach().float() / d.temperature
     if kind == "ce":

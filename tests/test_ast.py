@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from detector.backbones import AST
+from detector.backbones.transformer import attended
 from detector.backbones.weights import resampled_positions
 from tests.golden_outputs import fill, read_golden
 
@@ -257,3 +258,22 @@ def test_what_cannot_be_is_one_sentence(network, call, says):
     with pytest.raises(ValueError, match=says) as caught:
         call(network)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_cpu_in_half_precision_learns_by_the_same_attention(masked):
+    torch.manual_seed(0)
+    mask = torch.arange(20) < torch.tensor([[20], [13]])
+    mask = mask[:, None, None] if masked else None
+    whole = [torch.randn(2, 3, 20, 64, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    half = [x.detach().bfloat16().requires_grad_() for x in whole]
+    wanted = torch.nn.functional.scaled_dot_product_attention(*whole, attn_mask=mask)
+    found = attended(*half, mask)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), wanted, rtol=0.03, atol=0.03)
+    wanted.square().sum().backward()
+    found.square().sum().backward()
+    for one, other in zip(half, whole, strict=True):
+        torch.testing.assert_close(one.grad.double(), other.grad, rtol=0.05, atol=0.1)
+    with torch.no_grad():  # in use it is the fused one
+        torch.testing.assert_close(attended(*half, mask), found.detach(), rtol=0.03, atol=0.03)

@@ -11,13 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import replayguard
 from detector.classify import train as training
 from detector.classify.augment import mixed, rolled, spec_augment
 from detector.classify.config import AdaptConfig, ClassifyConfig, DistillConfig
 from detector.classify.data import SPLITS, Clip, fewer, read_clips, split_clips, table, unheard
 from detector.classify.network import Architecture, Classifier, build
 from detector.classify.predict import predict_files
-from detector.classify.store import load_classifier
+from detector.classify.store import begin, load_classifier
 from detector.classify.train import train_classifier
 from detector.fitting import Interrupted
 from remasc.audio import write_wav
@@ -215,6 +216,65 @@ def test_tones_are_learnt_and_the_checkpoint_says_what_the_run_said(learnt, tone
     for prediction, row in zip(found, rows.values(), strict=True):
         expected = [float(row[f"p:{name}"]) for name in classes]
         np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-5)
+
+
+def test_a_file_that_cannot_be_read_costs_no_other_its_class(learnt, tones, tmp_path, capsys):
+    clips = sorted((tones.parent / "low").iterdir())[:2]
+    broken, empty = tmp_path / "broken.wav", tmp_path / "empty.wav"
+    broken.write_bytes(b"RIFF no sound")
+    write_wav(empty, np.zeros((1, 0), dtype=np.float32), 16000)
+    files = [broken, clips[0], tmp_path / "none.wav", clips[1], empty]
+    found, _ = predict_files(learnt.folder, files, device="cpu")
+    alone, _ = predict_files(learnt.folder, clips, device="cpu")
+    assert [bool(row.fault) for row in found] == [True, False, True, False, True]
+    for one, other in zip((found[1], found[3]), alone, strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+    out = tmp_path / "out"
+    words = [
+        "classify",
+        "predict",
+        str(learnt.folder),
+        *map(str, files),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+    assert replayguard.main(words) == 1
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 2
+    assert all(str(path) in said.err for path in (broken, empty, tmp_path / "none.wav"))
+    assert "3 of 5 files" in said.err
+    assert len((out / "predictions.csv").read_text().splitlines()) == 3
+
+
+def test_what_a_config_refuses_is_one_sentence_at_the_front_door(tones, tmp_path, capsys):
+    for words, sentence in (
+        ("adapt", "nothing to adapt"),
+        ("train --mixup 2", "mixup is 2.0; expected 0 to 1"),
+    ):
+        place = ["--data", str(tones), "--out", str(tmp_path / "run")]
+        assert replayguard.main(["classify", *words.split(), *place]) == 2
+        said = capsys.readouterr()
+        assert sentence in said.err
+        assert len(said.err.splitlines()) == 1
+
+
+def test_a_base_says_its_shape_and_another_is_refused(learnt, tones, tmp_path):
+    base, plain = learnt.folder, {"data": tones, "base": learnt.folder}
+    architecture = Architecture(tuple(CLASSES), stride=(10, 10), frames=32, frontend="trainable")
+    network = begin(architecture, base)
+    assert network.architecture.stride == (16, 16)  # the base's
+    assert network.architecture.frontend == "trainable"
+    fixed, x = load_classifier(base).network, torch.randn(2, network.samples) * 0.1
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()(x), fixed(x), rtol=1e-3, atol=1e-3)
+    for number, wrong in enumerate(({"stride": 10}, {"size": "small"})):
+        config = ClassifyConfig(out=tmp_path / str(number), epochs=1, device="cpu", **plain, **wrong)
+        with pytest.raises(ValueError, match=f"its {next(iter(wrong))} is"):
+            train_classifier(config)
+    with pytest.raises(ValueError, match="freezes the front end"):
+        AdaptConfig(out=tmp_path / "few", frontend="trainable", **plain)
 
 
 @pytest.mark.parametrize("stop", [1, pytest.param(5, marks=pytest.mark.slow)])

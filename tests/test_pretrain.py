@@ -15,6 +15,7 @@ from detector.fitting import Interrupted
 from detector.frontends.fbank import FilterBank, normalised
 from detector.pretrain.clips import FilterBankClips
 from detector.pretrain.run import PretrainConfig, collate, pretrain
+from detector.rundir import _locked
 from eval.masked import masked_png
 from remasc.audio import write_wav
 
@@ -67,6 +68,19 @@ def test_another_run_is_not_continued(tmp_path, clips):
         pretrain([], tmp_path / "none", CONFIG)
 
 
+def test_a_run_that_fails_before_it_learns_leaves_its_folder_free(tmp_path, clips):
+    with pytest.raises(ValueError, match="share"):
+        pretrain(clips, tmp_path, replace(CONFIG, share=2.0))
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    with (
+        _locked(tmp_path),
+        pytest.raises(ValueError, match="another training is at work"),
+    ):
+        pretrain(clips, tmp_path, CONFIG)
+    with pytest.raises(ValueError, match="epochs is 0"):
+        replace(CONFIG, epochs=0)
+
+
 def test_clips_are_cut_or_padded(clips):
     x, lengths = collate(clips, 32, torch.Generator().manual_seed(1))
     assert x.shape == (7, 32, 32)
@@ -80,10 +94,10 @@ def test_files_become_spectrograms(tmp_path):
     waveform = (np.random.default_rng(0).standard_normal((2, 8000)) * 0.1).astype(np.float32)
     write_wav(tmp_path / "a.wav", waveform, 16000, subtype="FLOAT")
     write_wav(tmp_path / "b.wav", waveform[:, :300], 16000)
-    heard = FilterBankClips([tmp_path / "a.wav", tmp_path / "b.wav"])
+    heard = FilterBankClips([tmp_path / "a.wav"])
     torch.testing.assert_close(heard[0], normalised(FilterBank()(torch.from_numpy(waveform[0]))))
-    with pytest.raises(ValueError, match=r"b\.wav: 300 samples hold no frame"):
-        heard[1]
+    with pytest.raises(ValueError, match=r"b\.wav: 0\.019 s hold no frame"):
+        FilterBankClips([tmp_path / "a.wav", tmp_path / "b.wav"])
 
 
 def test_the_picture_is_drawn():

@@ -157,13 +157,23 @@ def test_frame_patches_fine_tune_without_skipping_frames():
     assert AST.from_ssast(state, 7, 40, stride=(128, 1)).v.columns == 39
 
 
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8, torch.int16])
+def test_indices_of_any_whole_type_and_sounds_of_any_precision(small, kind):
+    x, masked = torch.randn(2, 96, 128), draw_masks(small.grid, 2, share=0.3)
+    with torch.inference_mode():
+        wanted = small.losses(x, masked)
+        found = small.losses(x.double(), masked.to(kind))
+        assert torch.equal(small.reconstruct(x, masked.to(kind))[1], small.reconstruct(x, masked)[1])
+    torch.testing.assert_close(found, wanted)
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
         (lambda n, s: n.losses(torch.zeros(1, 95, 128), torch.zeros(1, 3).long()), "96 frames"),
         (
             lambda n, s: n.losses(torch.zeros(1, 96, 128), torch.zeros(2, 3).long()),
-            r"expected \(1, n\) int64",
+            r"expected \(1, n\) patch indices",
         ),
         (lambda n, s: n.losses(torch.zeros(1, 96, 128), torch.full((1, 3), 48)), "0 to 47"),
         (lambda n, s: n.load_published(AST(3, 100).state_dict()), "no mask embedding"),

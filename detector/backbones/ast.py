@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from detector.backbones.transformer import TOKENS, Transformer, check_grid
+from detector.backbones.transformer import TOKENS, Transformer, check_grid, pair
 from detector.backbones.weights import PRETRAINING, Source, fitted, read_source
 from detector.published.weights import misfit
 
@@ -46,7 +46,7 @@ class AST(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        stride = (stride, stride) if isinstance(stride, Integral) else tuple(stride)
+        patch, stride = pair(patch), pair(stride)
         check_grid(mels, frames, size, patch, stride)
         if pooling not in POOLINGS or not all(
             isinstance(n, Integral) and n >= 1 for n in (num_classes, planes)
@@ -81,9 +81,10 @@ class AST(nn.Module):
         """
         found = read_source(source)
         patch = tuple(int(n) for n in found.filter().shape[2:])
-        wanted = (stride, stride) if isinstance(stride, Integral) else tuple(stride)
-        stride = (min(wanted[0], patch[0]), min(wanted[1], patch[1]))
         mels, _ = found.pretraining_input()
+        stride = pair(stride)
+        check_grid(mels, frames, found.size(), patch, stride)
+        stride = (min(stride[0], patch[0]), min(stride[1], patch[1]))
         network = cls(num_classes, frames, mels, found.size(), stride, patch=patch, pooling="mean")
         network._load(found)
         return network
@@ -124,7 +125,13 @@ class AST(nn.Module):
         short = self.v.patch[1] - x.shape[-1]
         columns = None
         if lengths is not None or short > 0:
-            lengths = lengths if lengths is not None else x.new_full((len(x),), x.shape[-1], dtype=torch.long)
+            lengths = torch.as_tensor(x.shape[-1] if lengths is None else lengths, device=x.device)
+            if lengths.ndim == 0:
+                lengths = lengths.expand(len(x))
+            if lengths.shape != x.shape[:1]:
+                raise ValueError(
+                    f"lengths {tuple(lengths.shape)}: expected ({len(x)},), the frames of each item"
+                )
             columns = self.v.columns_of(lengths).clamp(min=1)  # a clip shorter than a patch is one, padded
             beyond = torch.arange(x.shape[-1], device=x.device) >= lengths[:, None]
             x = x.masked_fill(beyond[:, None, None], 0)
@@ -146,7 +153,7 @@ class AST(nn.Module):
             raise ValueError(
                 f"{x.shape[2]} frames; this AST takes 1 to {self.frames}: cut them, or build it for more"
             )
-        return x
+        return x.to(self.v.pos_embed.dtype)
 
     def _load(self, source: Source) -> None:
         tensors = fitted(source, self.v.rows, self.v.columns, self.planes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from detector.published.weights import misfit, published_tensors
 from remasc.sentences import quoted
 
+LEAST = 32  # frames and bands that EfficientNet makes one of
 PICTURES = {"b0": 224, "b1": 240, "b2": 260}  # the size each variant was made for, in pixels
 FLOOR = 1e-7  # of the attention
 DROP_PATH = 0.2
@@ -52,7 +54,7 @@ class PSLA(nn.Module):
 
     def __init__(self, num_classes: int, variant: str = "b0", heads: int = 4, planes: int = 1) -> None:
         super().__init__()
-        whole = all(type(n) is int for n in (num_classes, heads, planes))
+        whole = all(isinstance(n, Integral) for n in (num_classes, heads, planes))
         if variant not in PICTURES or not whole or num_classes < 1 or not 0 <= heads <= 64 or planes < 1:
             raise ValueError(
                 f"PSLA({quoted(num_classes)}, variant={quoted(variant)}, heads={quoted(heads)}, "
@@ -76,11 +78,12 @@ class PSLA(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """Spectrograms (B, N, 128) or (B, C, N, 128) -> features (B, D, N')."""
         x = x[:, None] if x.ndim == 3 else x
-        if x.ndim != 4 or x.shape[1] != self.planes:
+        if x.ndim != 4 or x.shape[1] != self.planes or min(x.shape[2:]) < LEAST:
             raise ValueError(
-                f"expected spectrograms (B, {self.planes}, frames, bands), got shape {tuple(x.shape)}"
+                f"expected spectrograms (B, {self.planes}, frames, bands) of at least {LEAST} x {LEAST}, got shape "
+                f"{tuple(x.shape)}; pad shorter ones"
             )
-        return self.effnet.forward_features(x.mT).mean(dim=2)
+        return self.effnet.forward_features(x.mT.to(self.effnet.conv_stem.weight.dtype)).mean(dim=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.attention(self.embed(x))
@@ -149,15 +152,17 @@ class _Attention(nn.Module):
             return scores.mean(dim=-1)[:, 0]
         weight = _all(self.att, x).clamp(FLOOR, 1 - FLOOR)
         pooled = (weight / weight.sum(dim=-1, keepdim=True) * scores).sum(dim=-1)
-        return pooled[:, 0] if self.heads == 1 else torch.einsum("bhk,h->bk", pooled, self.head_weight)
+        if self.heads == 1:
+            return pooled[:, 0]
+        return torch.einsum("bhk,h->bk", pooled, self.head_weight.to(pooled.dtype))
 
 
 def _all(convolutions: nn.Module, x: Tensor) -> Tensor:
     """The sigmoid answers (B, H, K, N') of all heads at once."""
     heads = list(convolutions) if isinstance(convolutions, nn.ModuleList) else [convolutions]
     weight = torch.cat([head.weight[..., 0] for head in heads])
-    y = F.conv1d(x, weight, torch.cat([head.bias for head in heads]))
-    return y.unflatten(1, (len(heads), -1)).sigmoid()
+    y = F.conv1d(x, weight, torch.cat([head.bias for head in heads])).unflatten(1, (len(heads), -1))
+    return (y.float() if y.dtype.itemsize < 4 else y).sigmoid()  # half precision would lose the floor
 
 
 def _channels_innermost(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -23,12 +23,13 @@ class ClassifyConfig:
             folder for each class.
         out: Folder of the run; an interrupted run goes on there.
         backbone: ast or psla.
-        size: Of the AST: tiny, small or base.
-        variant: Of PSLA's EfficientNet: b0, b1 or b2.
-        heads: PSLA's attention heads; 0 = mean over time.
-        stride: Of the AST's patches, in bands and frames.
+        size: Of the AST: tiny, small or base; default: that of --base, else tiny.
+        variant: Of PSLA's EfficientNet: b0, b1 or b2; default b0.
+        heads: PSLA's attention heads; 0 = mean over time; default: those of --base, else 4.
+        stride: Of the AST's patches, in bands and frames; default: that of a classifier as --base, else 10.
         frames: Frames of 10 ms that are heard of a clip; default: the longest of the training clips, at most 1024.
-        frontend: fixed = the Kaldi filter bank; trainable = it is where the training begins.
+        frontend: fixed = the Kaldi filter bank; trainable = it is where the training begins; default: that of
+            --base, else fixed.
         base: Weights to begin from: a classifier's folder, a pretraining's folder, or a published file.
         loss: ce = one class a clip (softmax); bce = each class by itself (sigmoid), as published.
         balanced: Every class is drawn equally often.
@@ -60,12 +61,12 @@ class ClassifyConfig:
     data: Path
     out: Path
     backbone: Literal["ast", "psla"] = "ast"
-    size: Literal["tiny", "small", "base"] = "tiny"
-    variant: Literal["b0", "b1", "b2"] = "b0"
-    heads: int = 4
-    stride: int = 10
+    size: Literal["tiny", "small", "base"] | None = None
+    variant: Literal["b0", "b1", "b2"] | None = None
+    heads: int | None = None
+    stride: int | None = None
     frames: int | None = None
-    frontend: Literal["fixed", "trainable"] = "fixed"
+    frontend: Literal["fixed", "trainable"] | None = None
     base: Path | None = None
     loss: Literal["ce", "bce"] = "ce"
     balanced: bool = False
@@ -100,10 +101,7 @@ class ClassifyConfig:
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", self.usual_rate())
         self._check_words()
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name, None)
-            if value is not None and not (type(value) in (int, float) and low <= value <= high):
-                raise ValueError(f"{name} is {quoted(value)}; expected {low:g} to {high:g}")
+        check_ranges(self)
         if self.average and self.patience:
             raise ValueError(
                 "the mean of the last epochs needs to know the last epoch: use --average or --patience"
@@ -117,9 +115,11 @@ class ClassifyConfig:
         allowed = {"backbone": RATES, "size": ("tiny", "small", "base"), "variant": ("b0", "b1", "b2")}
         allowed |= {"frontend": ("fixed", "trainable"), "loss": ("ce", "bce")}
         allowed |= {"schedule": ("cosine", "constant"), "device": ("auto", "cpu", "cuda", "mps")}
+        by_base = ("size", "variant", "frontend")
         for name, words in allowed.items():
-            if getattr(self, name) not in words:
-                raise ValueError(f"{name} is {quoted(getattr(self, name))}; expected {' or '.join(words)}")
+            value = getattr(self, name)
+            if value not in words and not (value is None and name in by_base):
+                raise ValueError(f"{name} is {quoted(value)}; expected {' or '.join(words)}")
 
     def usual_rate(self) -> float:
         return TUNING_RATE if self.base else RATES.get(self.backbone, TUNING_RATE)
@@ -176,6 +176,10 @@ class AdaptConfig(ClassifyConfig):
         if self.base is None:
             raise ValueError("there is nothing to adapt; give --base, a pretrained AST's folder or file")
         super().__post_init__()
+        if self.method != "full" and self.frontend == "trainable":
+            raise ValueError(
+                f"{self.method} freezes the front end; leave --frontend out, or use --method full"
+            )
 
     def _check_words(self) -> None:
         super()._check_words()
@@ -189,6 +193,8 @@ class AdaptConfig(ClassifyConfig):
         return TUNING_RATE if self.method == "full" else FEW_RATE
 
 
+WHOLE = ("heads", "stride", "frames", "freq_mask", "time_mask", "roll", "average", "ensemble", "epochs")
+WHOLE += ("batch_size", "patience", "split_seed", "seed", "rank")
 METHODS = ("lora", "serial", "parallel", "prompt", "bitfit", "probe")
 RANGES = {
     "heads": (0, 64),
@@ -215,3 +221,13 @@ RANGES = {
     "task_share": (0, 1),
     "rank": (1, 4096),
 }
+
+
+def check_ranges(config: Any) -> None:
+    """ValueError, in one sentence, where a setting is no number of its range; None is a default."""
+    for name, (low, high) in RANGES.items():
+        value = getattr(config, name, None)
+        if value is not None and not (type(value) in (int, float) and low <= value <= high):
+            raise ValueError(f"{name} is {quoted(value)}; expected {low:g} to {high:g}")
+        if value is not None and name in WHOLE and type(value) is not int:
+            raise ValueError(f"{name} is {quoted(value)}; expected a whole number")

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.backbones import AST, PSLA
+from detector.backbones.psla import LEAST
 from detector.frontends.fbank import AUDIOSET_DEVIATION, AUDIOSET_MEAN, FilterBank, normalised
 from remasc.sentences import is_name, quoted
 
 BACKBONES = ("ast", "psla")
-LEAST = 32  # frames that EfficientNet makes one of
 CERTAIN = 1e-6  # PSLA's scores are kept so far from 0 and 1 before they become log odds
 
 

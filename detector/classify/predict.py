@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from remasc.atomic import write_text
+from remasc.sentences import quoted
 
 FIXED = ("file", "split", "speaker", "label", "predicted", "probability")
 PREFIX = "p:"  # of the columns with each class's probability
@@ -18,21 +19,28 @@ PREFIX = "p:"  # of the columns with each class's probability
 
 @dataclass(frozen=True)
 class Prediction:
-    """Probabilities (K,) of one file; `label` is its true class where that is known."""
+    """Probabilities (K,) of one file; `label` is its true class where that is known. A file that could not be read
+    has the sentence why as its `fault`, and NaN."""
 
     file: str
     probabilities: np.ndarray
     label: str = ""
     split: str = ""
     speaker: str = ""
+    fault: str = ""
 
 
 def write_predictions(path: Path, rows: Sequence[Prediction], classes: Sequence[str]) -> None:
-    """predictions.csv: file, split, speaker, label, predicted, probability, and `p:CLASS` for each class."""
+    """predictions.csv: file, split, speaker, label, predicted, probability, and `p:CLASS` for each class.
+
+    A file that could not be read has no row.
+    """
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow((*FIXED, *(PREFIX + name for name in classes)))
     for row in rows:
+        if row.fault:
+            continue
         best = int(np.argmax(row.probabilities))
         numbers = [f"{p:.6g}" for p in row.probabilities]
         facts = (row.file, row.split, row.speaker, row.label, classes[best], numbers[best])
@@ -51,18 +59,21 @@ def predict_files(
 ) -> tuple[list[Prediction], tuple[str, ...]]:
     """(predictions in the order of the files, class names) of one classifier, or of the mean of several.
 
-    A file is heard from its beginning, as many frames as the classifier takes.
+    A file is heard from its beginning, as many frames as the classifier takes. One that cannot be read stops no
+    other: its prediction has a `fault`.
     """
     from detector.classify.fitting import all_logits
     from detector.classify.progress import Progress
-    from detector.classify.sound import Waveforms
+    from detector.classify.sound import Readable
     from detector.classify.store import load_classifier
     from detector.team import pick_device
 
     folders = [folder] if isinstance(folder, str | Path) else list(folder)
     if not folders or not paths:
         raise ValueError("nothing to classify; give a classifier's folder and at least one sound file")
-    where, waveforms = pick_device(device), Waveforms([Path(path) for path in paths])
+    if type(batch_size) is not int or batch_size < 1:
+        raise ValueError(f"batch size is {quoted(batch_size)}; expected a whole number from 1")
+    where, waveforms = pick_device(device), Readable([Path(path) for path in paths])
     total, classes = 0.0, ()
     with Progress(progress, "classifying") as bar:
         bar.start(len(paths) * len(folders))
@@ -78,4 +89,9 @@ def predict_files(
             logits = all_logits(network, waveforms, batch_size, where, tell=tell)
             total = total + network.probabilities(logits).double().numpy()
     found = total / len(folders)
-    return [Prediction(str(path), row) for path, row in zip(paths, found, strict=True)], classes
+    found[list(waveforms.faults)] = np.nan
+    rows = [
+        Prediction(str(path), row, fault=waveforms.faults.get(number, ""))
+        for number, (path, row) in enumerate(zip(paths, found, strict=True))
+    ]
+    return rows, classes

@@ -19,10 +19,10 @@ KEPT_BYTES = 1 << 30  # decoded clips that are kept in memory; the others are de
 
 
 class Waveforms:
-    """`waveforms[i]` is the first channel (T,) of file i at 16 kHz, its first 30 s at most."""
+    """`waveforms[i]` is the first channel (T,) of file i at 16 kHz, its first `seconds` at most."""
 
-    def __init__(self, paths: Sequence[Path], kept_bytes: int = KEPT_BYTES) -> None:
-        self.paths = list(paths)
+    def __init__(self, paths: Sequence[Path], kept_bytes: int = KEPT_BYTES, seconds: float = LONGEST) -> None:
+        self.paths, self.seconds = list(paths), seconds
         self._kept: dict[int, Tensor] = {}
         self._room = kept_bytes
 
@@ -32,11 +32,30 @@ class Waveforms:
     def __getitem__(self, index: int) -> Tensor:
         if index in self._kept:
             return self._kept[index]
-        waveform, rate = read_audio(self.paths[index], seconds=LONGEST)
+        waveform, rate = read_audio(self.paths[index], seconds=self.seconds)
         clip = torch.from_numpy(np.ascontiguousarray(resample(waveform[:1], rate, RATE)[0]))
+        if not len(clip):
+            raise ValueError(f"{self.paths[index]}: holds no sound; expected at least one sample")
         if (size := clip.numel() * clip.element_size()) <= self._room:
             self._kept[index], self._room = clip, self._room - size
         return clip
+
+
+class Readable(Waveforms):
+    """Waveforms of which some files cannot be read: silence instead, and why in `faults` by their number."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        super().__init__(paths)
+        self.faults: dict[int, str] = {}
+
+    def __getitem__(self, index: int) -> Tensor:
+        try:
+            return super().__getitem__(index)
+        except OSError as error:
+            self.faults[index] = f"{self.paths[index]}: {error.strerror or error}"
+        except ValueError as error:
+            self.faults[index] = str(error)
+        return torch.zeros(1)
 
 
 def collate(

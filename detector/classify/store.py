@@ -99,8 +99,8 @@ def begin(architecture: Architecture, base: str | Path | None = None) -> Classif
     """The network to train: new, or with the weights of `base`, which then say what the backbone is.
 
     `base` is a classifier's folder, the folder of a pretraining (or its model.safetensors), or a published file
-    of AST, SSAST, DeiT or PSLA. A head for other classes is new. Only classes, frames, stride, loss and front end
-    are the architecture's own.
+    of AST, SSAST, DeiT or PSLA. A head for other classes is new. Only classes, frames, loss, the front end (where
+    the base's is fixed) and, without a classifier's folder, the stride are the architecture's own.
     """
     if base is None:
         return Classifier(architecture)
@@ -165,9 +165,11 @@ def _from_classifier(architecture: Architecture, folder: Path) -> Classifier:
     there = base.architecture
     if there.backbone != architecture.backbone:
         raise ValueError(f"{folder}: is a {there.backbone}; use --backbone {there.backbone}")
-    kept = {name: getattr(architecture, name) for name in ("classes", "frames", "loss")}
-    network = Classifier(replace(there, **kept))
+    names = ("classes", "frames", "loss", *(("frontend",) if there.frontend == "fixed" else ()))
+    network = Classifier(replace(there, **{name: getattr(architecture, name) for name in names}))
     own, tensors = network.state_dict(), dict(base.state_dict())
+    if network.architecture.frontend != there.frontend:  # a fixed bank is where a trainable one begins
+        tensors |= {name: value for name, value in own.items() if name.startswith("front.")}
     if there.classes != architecture.classes:
         head = HEADS[there.backbone]
         tensors |= {name: value for name, value in own.items() if name.startswith(head)}

@@ -8,10 +8,7 @@ once, by what is shipped.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from torch import Tensor, nn
 
 from detector.adapters import adapt
 from detector.checkpoint import load_checkpoint
+from detector.classify.claim import claimed
 from detector.classify.config import AdaptConfig, ClassifyConfig, DistillConfig
 from detector.classify.data import SPLITS, Clip, fewer, read_clips, shared_speakers, split_clips, table
 from detector.classify.fitting import Fitting, Labelled, all_logits, trainable_count
@@ -32,15 +30,13 @@ from detector.classify.sound import RATE, Waveforms, longest_seconds
 from detector.classify.store import adaptation_of, begin, load_classifier, save_classifier
 from detector.distill import Distillation, Teacher
 from detector.frontends.fbank import FilterBank
-from detector.rundir import BEGUN, FINISHED, _commit, _environment, _locked, clean
-from detector.runlog import LOG
+from detector.rundir import FINISHED, _commit, _environment, clean
 from detector.schedule import step_seed
-from detector.state import STATE
 from detector.team import Team, pick_device
-from remasc.atomic import write_text
 
 SPLIT_TABLE, PREDICTIONS = "splits.csv", "predictions.csv"
 MOST_FRAMES = 1024
+STRIDE = 10
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,9 @@ def train_classifier(
     clips = read_clips(config.data, config.speaker_pattern)
     parts = split_clips(clips, config.split_seed)
     parts["train"] = fewer(parts["train"], config.labels, config.split_seed)
-    with _claimed(config, parts) as finished, Progress(progress) as bar:
+    wanted, beside = config.identity() | {"splits": _splits_hash(parts)}, {SPLIT_TABLE: table(parts)}
+    claim = claimed(config.out, wanted, _finished, resume=config.resume, beside=beside)
+    with claim as finished, Progress(progress) as bar:
         if finished is not None:
             bar.say(f"{config.out}: finished already; nothing to do")
             return Trained(config.out, finished, tuple(finished["curves"]), already_finished=True)
@@ -83,15 +81,17 @@ class _Run:
         self.config, self.clips, self.given, self.bar = config, parts, given, bar
         self.classes = tuple(sorted({clip.label for clip in parts["train"]}))
         self.parts = {split: self._labelled(parts[split]) for split in SPLITS}
+        # the header of every file: one that is none is told now, not after hours of training
+        longest = {split: longest_seconds(part.waveforms.paths) for split, part in self.parts.items() if part}
         self.architecture = Architecture(
             self.classes,
             config.backbone,
-            size=config.size,
-            variant=config.variant,
-            heads=config.heads,
-            stride=(config.stride, config.stride),
-            frames=config.frames or self._frames(),
-            frontend=config.frontend,
+            size=config.size or "tiny",
+            variant=config.variant or "b0",
+            heads=4 if config.heads is None else config.heads,
+            stride=(config.stride or STRIDE,) * 2,
+            frames=config.frames or _frames(longest["train"]),
+            frontend=config.frontend or "fixed",
             loss=config.loss,
         )
         self.device = pick_device(config.device)
@@ -102,11 +102,6 @@ class _Run:
             Waveforms([clip.path for clip in clips]),
             np.array([numbers[clip.label] for clip in clips], dtype=np.int64),
         )
-
-    def _frames(self) -> int:
-        """Frames of the longest training clip, at most `MOST_FRAMES`, at least a patch."""
-        seconds = longest_seconds(self.parts["train"].waveforms.paths)
-        return int(min(MOST_FRAMES, max(16, FilterBank().count(round(seconds * RATE)))))
 
     def finish(self, stop_after: int | None) -> Trained:
         config = self.config
@@ -133,6 +128,7 @@ class _Run:
         """One network trained in `out`, with the weights that it ships, and how it got them."""
         torch.manual_seed(step_seed(config.seed))
         network: Classifier = begin(self.architecture, config.base)
+        _refuse_ignored(config, network.architecture)
         if isinstance(config, AdaptConfig) and config.method != "full":
             plan = adaptation_of(config.method, config.places, config.rank, config.scale, network)
             adapt(network, plan)
@@ -228,38 +224,29 @@ class _Run:
         return "given" if self.given else "speaker" if speakers else "file"
 
 
-@contextlib.contextmanager
-def _claimed(config: ClassifyConfig, parts: dict[str, list[Clip]]) -> Iterator[dict[str, Any] | None]:
-    """Take the folder for this run; yields the run.json of one that is finished, else None."""
-    out = config.out
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: a file is in the way; give a folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
-        wanted = json.loads(json.dumps(config.identity() | {"splits": _splits_hash(parts)}))
-        if not config.resume:
-            for path in [out / name for name in (FINISHED, BEGUN, STATE, LOG)]:
-                path.unlink(missing_ok=True)
-            for path in (*out.glob(f"member-*/{FINISHED}"), *out.glob(f"member-*/{STATE}")):
-                path.unlink()
-        if (out / FINISHED).exists():
-            description, _, run = load_checkpoint(out)
-            _refuse_other(out, description.get("training", {}) | {"splits": run.get("splits")}, wanted)
-            yield run
-            return
-        if (out / BEGUN).exists():
-            _refuse_other(out, _read(out / BEGUN), wanted)
-        else:
-            (out / STATE).unlink(missing_ok=True)
-            write_text(out / SPLIT_TABLE, table(parts))
-            write_text(out / BEGUN, json.dumps(wanted, indent=1) + "\n")
-        try:
-            yield None
-        except (ValueError, OSError):
-            if not any((*out.glob(STATE), *out.glob(f"member-*/{STATE}"), *out.glob(f"member-*/{FINISHED}"))):
-                for name in (BEGUN, SPLIT_TABLE):  # nothing was learnt: a mended list may begin here
-                    (out / name).unlink(missing_ok=True)
-            raise
+def _frames(seconds: float) -> int:
+    """Frames of a clip, at most `MOST_FRAMES`, at least a patch."""
+    return int(min(MOST_FRAMES, max(16, FilterBank().count(round(seconds * RATE)))))
+
+
+def _refuse_ignored(config: ClassifyConfig, found: Architecture) -> None:
+    """A base says what its backbone is: what was asked for besides must be the same."""
+    there = {"frontend": found.frontend}
+    if found.backbone == "ast":
+        there |= {"size": found.size, "stride": min(found.stride)}
+    else:
+        there |= {"variant": found.variant, "heads": found.heads}
+    for name, value in there.items():
+        asked = getattr(config, name)
+        if asked is not None and asked != value:
+            raise ValueError(
+                f"{config.base}: its {name} is {value}, not {asked}; leave --{name} out, or give another --base"
+            )
+
+
+def _finished(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    description, _, run = load_checkpoint(out)
+    return description.get("training", {}) | {"splits": run.get("splits")}, run
 
 
 def _splits_hash(parts: dict[str, list[Clip]]) -> str:
@@ -269,24 +256,3 @@ def _splits_hash(parts: dict[str, list[Clip]]) -> str:
         for clip in sorted(parts[split], key=lambda clip: clip.name):
             digest.update(f"{clip.path.stat().st_size}\n".encode())
     return digest.hexdigest()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError("no table")
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable ({error}); start anew with --no-resume") from None
-    return values
-
-
-def _refuse_other(out: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
-    differing = [key for key in {**there, **wanted} if there.get(key) != wanted.get(key)]
-    if not differing:
-        return
-    named = {key: f"{key} ({there.get(key)} there, {wanted.get(key)} here)" for key in differing[:3]}
-    words = ", ".join("the clips or their splits" if key == "splits" else named[key] for key in named)
-    raise ValueError(
-        f"{out}: holds a run that differs in {words}; give another --out, the same values to go on, or --no-resume"
-    )

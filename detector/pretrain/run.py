@@ -7,10 +7,8 @@ Shapes: B batch, N frames, F mel bands.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,15 +19,20 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from detector.checkpoint import WEIGHTS
+from detector.classify.claim import claimed, read_table
+from detector.classify.config import check_ranges
+from detector.classify.progress import Progress
 from detector.fitting import Interrupted
 from detector.pretrain.masking import SHARE, SIDES, draw_masks
 from detector.pretrain.ssast import GENERATIVE_WEIGHT, SSAST
+from detector.rundir import FINISHED, _commit, _environment, clean
+from detector.runlog import LOG
 from detector.schedule import epoch_batches, learning_rate, step_generator
-from detector.state import STATE, Best, Position, copy_weights, load_state, save_state
-from detector.team import Precision, pick_device
+from detector.state import Best, Position, copy_weights, load_state, save_state
+from detector.team import Precision, Team, pick_device
 from remasc.atomic import whole_file, write_text
 
-BEGUN, LOG, MODEL, FINISHED = "training.json", "log.jsonl", "model.safetensors", "run.json"
 BETAS = (0.95, 0.999)  # as published
 WHERE = ("device", "amp", "checkpoint_minutes")  # may differ when a run goes on
 
@@ -71,6 +74,9 @@ class PretrainConfig:
     amp: bool = True
     checkpoint_minutes: float = 10.0
 
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
 
 def pretrain(
     examples: Spectrograms,
@@ -89,20 +95,20 @@ def pretrain(
     if len(examples) == 0:
         raise ValueError("no clip to learn from; expected at least one")
     out = Path(out)
-    _claim(out, config, len(examples), resume)
-    torch.manual_seed(config.seed)
-    network = SSAST(config.size, config.frames, config.mels, config.patch)
-    if (out / FINISHED).exists():
-        return network.load_published(out / MODEL).eval()
-    run = _Run(network, examples, out, config)
-    with _bar(progress) as tell:
-        run.fit(tell, stop_after)
-    with whole_file(out / MODEL) as temporary:
-        save_file(copy_weights(network), temporary)
-    facts = {"config": asdict(config), "clips": len(examples), "curves": run.position.history}
-    write_text(out / FINISHED, json.dumps(facts, indent=1) + "\n")
-    (out / STATE).unlink(missing_ok=True)
-    return network.cpu().eval()
+    wanted = _identity(asdict(config), len(examples))
+    claim = claimed(out, wanted, _finished, resume=resume)
+    with claim as finished, Progress(progress, "pretraining") as bar:
+        torch.manual_seed(config.seed)
+        network = SSAST(config.size, config.frames, config.mels, config.patch)
+        if finished is not None:
+            return network.load_published(out / WEIGHTS).eval()
+        run = _Run(network, examples, out, config)
+        run.fit(bar, stop_after)
+        with whole_file(out / WEIGHTS) as temporary:
+            save_file(copy_weights(network), temporary)
+        write_text(out / FINISHED, json.dumps(run.facts(), indent=1) + "\n")
+        clean(out)
+        return network.cpu().eval()
 
 
 class _Run:
@@ -114,15 +120,20 @@ class _Run:
         self.network = network.to(self.device)
         self.precision = Precision(self.device, config.amp, on_cpu=True)
         self.optimizer = torch.optim.Adam(
-            network.parameters(), lr=config.learning_rate, betas=BETAS, weight_decay=config.weight_decay
+            network.parameters(),
+            lr=config.learning_rate,
+            betas=BETAS,
+            weight_decay=config.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
         )
         found = load_state(out, network, self.optimizer, self.precision.scaler)
         self.position = found[0] if found else Position()
-        self._saved = time.monotonic()
+        self._clock = self._saved = time.monotonic()
 
-    def fit(self, tell: Any, stop_after: int | None) -> None:
+    def fit(self, bar: Progress, stop_after: int | None) -> None:
         config, position = self.config, self.position
         steps, here = len(self._order(0)), 0
+        bar.start(config.epochs * steps, position.epoch * steps + position.step)
         while position.epoch < config.epochs:
             order = self._order(position.epoch)
             if position.step == 0:
@@ -134,11 +145,24 @@ class _Run:
                     raise Interrupted
                 self._step(order[position.step], position.epoch + position.step / steps)
                 position.step, here = position.step + 1, here + 1
-                tell(position.epoch * steps + position.step, config.epochs * steps, position.history[-1])
+                bar.step(
+                    position.epoch * steps + position.step, position.epoch + 1, position.history[-1]["loss"]
+                )
                 if time.monotonic() - self._saved >= 60 * config.checkpoint_minutes:
                     self._save()
             position.epoch, position.step = position.epoch + 1, 0
             self._save()
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json says of the finished run."""
+        return {
+            "config": asdict(self.config),
+            "clips": len(self.examples),
+            "commit": _commit(),
+            "environment": _environment(self.device, Team()),
+            "wall_seconds": round(self.position.seconds, 1),
+            "curves": self.position.history,
+        }
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         return epoch_batches(len(self.examples), self.config.batch_size, self.config.seed, epoch)
@@ -168,9 +192,12 @@ class _Run:
             row[name] += (value.item() - row[name]) / row["steps"]  # the mean so far
 
     def _save(self) -> None:
+        now = time.monotonic()
+        self.position.seconds += now - self._clock
+        self._clock = now
         save_state(self.out, self.position, Best(), self.network, self.optimizer, self.precision.scaler)
         write_text(self.out / LOG, "".join(json.dumps(row) + "\n" for row in self.position.history))
-        self._saved = time.monotonic()
+        self._saved = now
 
 
 def collate(
@@ -190,40 +217,12 @@ def collate(
     return x, None if bool((lengths == frames).all()) else lengths
 
 
-def _claim(out: Path, config: PretrainConfig, clips: int, resume: bool) -> None:
-    """The folder is this run's, or a ValueError says whose it is."""
-    out.mkdir(parents=True, exist_ok=True)
-    own = {key: value for key, value in asdict(config).items() if key not in WHERE} | {"clips": clips}
-    own = json.loads(json.dumps(own))
-    if not resume:
-        for name in (FINISHED, MODEL, BEGUN, STATE, LOG):
-            (out / name).unlink(missing_ok=True)
-    if (out / BEGUN).exists():
-        there = json.loads((out / BEGUN).read_text(encoding="utf-8"))
-        differing = [key for key in own if there.get(key) != own[key]]
-        if differing:
-            words = ", ".join(f"{key} ({there.get(key)} there, {own[key]} here)" for key in differing[:3])
-            raise ValueError(
-                f"{out}: holds a pretraining that differs in {words}; give another folder, the same values to go "
-                "on, or start anew without resuming"
-            )
-    write_text(out / BEGUN, json.dumps(own, indent=1) + "\n")
+def _finished(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    run = read_table(out / FINISHED)
+    config = run.get("config")
+    return _identity(config if isinstance(config, dict) else {}, run.get("clips")), run
 
 
-@contextlib.contextmanager
-def _bar(wanted: bool) -> Iterator[Any]:
-    """A function that shows (steps done, steps in all, the epoch's row); silent unless wanted."""
-    if not wanted:
-        yield lambda done, total, row: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), speed_estimate_period=600) as bar:
-        task = bar.add_task("pretraining", total=None)
-
-        def tell(done: int, total: int, row: dict[str, Any]) -> None:
-            words = f"epoch {row['epoch']} InfoNCE {row['infonce']:.3f} MSE {row['mse']:.3f}"
-            bar.update(task, completed=done, total=total, description=words)
-
-        yield tell
+def _identity(config: dict[str, Any], clips: Any) -> dict[str, Any]:
+    """What decides the result."""
+    return {key: value for key, value in config.items() if key not in WHERE} | {"clips": clips}

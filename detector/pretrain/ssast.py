@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detector.backbones.transformer import TOKENS, Transformer, check_grid
+from detector.backbones.transformer import TOKENS, Transformer, check_grid, pair
 from detector.backbones.weights import fitted, read_source
 from detector.pretrain.masking import hidden
 from detector.published.weights import misfit
@@ -41,7 +41,7 @@ class SSAST(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        patch = tuple(patch)
+        patch = pair(patch)
         check_grid(mels, frames, size, patch, patch)
         self.size, self.frames, self.mels, self.patch = size, frames, mels, patch
         self.v = Transformer(size, mels, frames, patch, patch, checkpointing=checkpointing)
@@ -86,7 +86,7 @@ class SSAST(nn.Module):
         InfoNCE: the hidden patches of one clip against all predictions for that clip, by inner products; the
         softmax runs over the predictions. Both are means over hidden patches. -1 in `masked` stands for none.
         """
-        x = self._checked(x, masked, lengths)
+        x, masked = self._checked(x, masked, lengths)
         guessed, rebuilt = self.predict(x, masked, lengths)
         true = self._picked(self.patches(x), masked).detach().float()
         return info_nce(true, guessed.float(), masked >= 0), patch_error(true, rebuilt.float(), masked >= 0)
@@ -101,7 +101,7 @@ class SSAST(nn.Module):
 
         Of the hidden patches it knows their places alone, of what lies beyond `lengths` (B,) nothing.
         """
-        x = self._checked(x, masked, lengths)
+        x, masked = self._checked(x, masked, lengths)
         columns = None if lengths is None else self.columns(lengths)
         patches = self.v.embed(x.transpose(1, 2)[:, None])
         out = hidden(masked, self.v.rows * self.v.columns).unflatten(1, self.grid)[..., None]
@@ -113,6 +113,7 @@ class SSAST(nn.Module):
         """The spectrogram with its hidden patches as NaN, and with the generative head's in their place; 2 x
         (B, N, F)."""
         _, rebuilt = self.predict(x, masked, lengths)
+        x, masked = self._checked(x, masked, None)
         patches = self.patches(x)
         spare = F.pad(patches, (0, 0, 0, 1))  # -1 writes into one patch more, which is dropped
         index = torch.where(masked < 0, patches.shape[1], masked)[..., None].expand_as(rebuilt)
@@ -141,30 +142,31 @@ class SSAST(nn.Module):
         """The values of the hidden patches: (B, P, X), (B, n) -> (B, n, X); -1 picks patch 0, unused."""
         return values.gather(1, masked.clamp(min=0)[..., None].expand(-1, -1, values.shape[-1]))
 
-    def _checked(self, x: Tensor, masked: Tensor, lengths: Tensor | None) -> Tensor:
-        """The spectrograms with zeros beyond their lengths; ValueError where the arguments do not fit."""
+    def _checked(self, x: Tensor, masked: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The spectrograms with zeros beyond their lengths, and the indices as int64; ValueError where the
+        arguments do not fit."""
         if x.ndim != 3 or tuple(x.shape[1:]) != (self.frames, self.mels):
             raise ValueError(
                 f"expected spectrograms (B, {self.frames} frames, {self.mels} mel bands), got shape "
                 f"{tuple(x.shape)}; cut or pad them and give lengths"
             )
         patches = self.v.rows * self.v.columns
-        if masked.ndim != 2 or len(masked) != len(x) or masked.dtype != torch.int64:
+        masked = torch.as_tensor(masked, device=x.device)
+        whole = not (masked.is_floating_point() or masked.is_complex() or masked.dtype == torch.bool)
+        if masked.ndim != 2 or len(masked) != len(x) or not masked.shape[1] or not whole:
             raise ValueError(
-                f"masked patches {tuple(masked.shape)} {masked.dtype}: expected ({len(x)}, n) int64"
+                f"masked patches {tuple(masked.shape)} {masked.dtype}: expected ({len(x)}, n) patch indices, "
+                "whole numbers, at least one for each clip"
             )
-        if (
-            masked.device.type == "cpu"
-            and masked.numel()
-            and not -1 <= masked.min() <= masked.max() < patches
-        ):
+        x, masked = x.to(self.v.pos_embed.dtype), masked.long()
+        if masked.device.type == "cpu" and len(x) and not -1 <= masked.min() <= masked.max() < patches:
             raise ValueError(
                 f"masked patches beyond the grid: expected indices of 0 to {patches - 1}, or -1 for none"
             )
         if lengths is None:
-            return x
+            return x, masked
         beyond = torch.arange(self.frames, device=x.device) >= lengths[:, None]
-        return x.masked_fill(beyond[..., None], 0)
+        return x.masked_fill(beyond[..., None], 0), masked
 
 
 def info_nce(true: Tensor, guessed: Tensor, counted: Tensor) -> Tensor:
@@ -174,12 +176,14 @@ def info_nce(true: Tensor, guessed: Tensor, counted: Tensor) -> Tensor:
         products = true @ guessed.transpose(1, 2)
     products = products.masked_fill(~counted[:, None], torch.finfo(products.dtype).min)
     own = products.log_softmax(dim=-1).diagonal(dim1=1, dim2=2)
-    return -torch.where(counted, own, 0).sum() / counted.sum()
+    return -torch.where(counted, own, 0).sum() / counted.sum().clamp(min=1)
 
 
 def patch_error(true: Tensor, rebuilt: Tensor, counted: Tensor) -> Tensor:
     """The mean square of what the prediction misses, over the patches that count."""
-    return (torch.where(counted[..., None], rebuilt - true, 0) ** 2).sum() / (counted.sum() * true.shape[-1])
+    return (torch.where(counted[..., None], rebuilt - true, 0) ** 2).sum() / (
+        counted.sum().clamp(min=1) * true.shape[-1]
+    )
 
 
 def _head(dim: int, values: int) -> nn.Sequential:

@@ -5,17 +5,21 @@
 Speaker-disjoint 60 : 20 : 20, the same for all seeds. Every (arm, seed) runs in a process of its own, so that its
 memory is its own, in WORK/runs, and leaves WORK/records/ARM-SEED.json; started again the script goes on with what
 is missing, within a run too. OUT/table.md and OUT/table.json are written anew after every run, from all records.
-Some arms need others of the same seed (a teacher, a pretrained network); these are run first.
+Some arms need others of the same seed (a teacher, a pretrained network); these are run first. With --jobs 2 two
+seeds run beside each other, as fits two cores.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import math
+import os
 import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +102,7 @@ class Options:
         frames: Of 10 ms.
         stride: Of the AST's patches.
         threads: Of every run.
+        jobs: So many seeds at a time.
         minutes: Start no further run after so many; 0 = go to the end.
         device: auto, cpu or cuda.
         one: Run this arm alone, for the first seed, in this process.
@@ -113,6 +118,7 @@ class Options:
     frames: int = 100
     stride: int = 10
     threads: int = 1
+    jobs: int = 1
     minutes: float = 0.0
     device: str = "auto"
     one: str = ""
@@ -131,16 +137,26 @@ def main(options: Options) -> None:
     if options.one:
         run_one(options, options.one, options.seeds[0])
         return
-    start = time.monotonic()
-    for seed in options.seeds:
-        for arm in _ordered(options.arms or tuple(ARMS)):
-            if options.minutes and time.monotonic() - start > 60 * options.minutes:
-                break
-            if _record(options, arm, seed) is None:
-                print(f"{time.strftime('%H:%M')} {arm}, seed {seed}", file=sys.stderr, flush=True)
-                subprocess.run(_command(options, arm, seed), check=True)
-                write_table(options)
+    stop = time.monotonic() + 60 * options.minutes if options.minutes else math.inf
+    with ThreadPoolExecutor(options.jobs) as pool:
+        try:
+            for done in [pool.submit(_run_seed, options, seed, stop) for seed in options.seeds]:
+                done.result()
+        except BaseException:  # an interrupt, too, begins no further seed
+            pool.shutdown(cancel_futures=True)
+            raise
     write_table(options)
+
+
+def _run_seed(options: Options, seed: int, stop: float) -> None:
+    """The missing arms of one seed, none begun after `stop`."""
+    for arm in _ordered(options.arms or tuple(ARMS)):
+        if _record(options, arm, seed) is None and time.monotonic() < stop:
+            print(f"{time.strftime('%H:%M')} {arm}, seed {seed}", file=sys.stderr, flush=True)
+            # threads that wait for each other in turns cost minutes where another process has their core
+            environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
+            subprocess.run(_command(options, arm, seed), check=True, env=environment)
+            write_table(options)
 
 
 def _ordered(arms: tuple[str, ...]) -> list[str]:
@@ -251,6 +267,7 @@ def _train(options: Options, job: str, changes: dict[str, Any], seed: int, out: 
     kept = ("dev_accuracy", "eval_accuracy", "epoch", "parameters", "trained_parameters", "clips", "commit")
     facts = {key: run[key] for key in kept} | {"wall_seconds": run["wall_seconds"]}
     facts["right"] = {row["file"]: [row["speaker"], int(row["label"] == row["predicted"])] for row in rows}
+    facts["dev_curve"] = [row["dev_accuracy"] for row in run["curves"]]
     facts["classes_predicted"] = len({row["predicted"] for row in rows})
     return facts | milliseconds(out, options.device)
 
@@ -318,7 +335,14 @@ def _row(arm: str, records: list[dict[str, Any]]) -> dict[str, Any]:
     for key in ("ms_batch_1", "ms_batch_16", "peak_mib", "wall_seconds"):
         row[key] = float(np.median([record[key] for record in records]))
     row["epochs_chosen"] = [record["epoch"] for record in records]
+    row["undertrained"] = undertrained(records)
     return row
+
+
+def undertrained(records: list[dict[str, Any]]) -> bool:
+    """Whether the last fifth of the epochs still brought a point of dev accuracy, on average over the seeds."""
+    curves = [record["dev_curve"] for record in records]
+    return float(np.mean([max(c) - max(c[: math.ceil(0.8 * len(c))]) for c in curves])) > 0.01
 
 
 def _right(records: list[dict[str, Any]]) -> tuple[np.ndarray, list[str]]:
@@ -338,6 +362,8 @@ def _claim(words: str, better: list[dict], worse: list[dict]) -> dict[str, Any] 
     )
     low, high = speaker_interval(one - other, speakers)
     verdict = "confirmed" if low > 0 else "refuted" if high < 0 else "undecided"
+    if undertrained(better) or undertrained(worse):
+        verdict = "none: undertrained"
     return {
         "claim": words,
         "better": better[0]["arm"],
@@ -360,14 +386,15 @@ def markdown(whole: dict[str, Any], record: dict[str, Any]) -> str:
         f"{clips['train']:,} clips to train, {clips['dev']:,} dev, {clips['eval']:,} eval, no speaker in two of "
         f"them; {settings['epochs']} epochs, {settings['frames']} frames of 10 ms, AST patches at stride "
         f"{settings['stride']}. Intervals: bootstrap over eval speakers of the mean over seeds. Milliseconds for "
-        f"one clip of a second on {record['threads']} thread, MiB: peak of the whole training process.",
+        f"one clip of a second on {record['threads']} thread, MiB: peak of the whole training process. "
+        "* is undertrained: dev still rose by a point in the last fifth of its epochs; it supports no claim.",
         "",
         head,
         "|---|---:|---:|---|" + "---:|" * 6,
     ]
     for row in whole["rows"]:
         cells = (
-            row["arm"],
+            row["arm"] + " *" * row["undertrained"],
             f"{len(row['seeds'])}",
             f"**{100 * row['accuracy']:.1f} %**",
             f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
