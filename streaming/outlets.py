@@ -22,6 +22,7 @@ from remasc.sentences import quoted, reason
 BACKLOG_BYTES = 1 << 20  # of lines that a reader of the socket may owe
 MOST_READERS = 32
 ANSWER_SECONDS = 5.0  # for a broker to take us in
+MOST_UNANSWERED = 100  # lines that a broker may owe its word on
 
 
 class Outlet(Protocol):
@@ -183,7 +184,8 @@ class MqttOutlet:
     """A topic of an MQTT broker, given as HOST/TOPIC or HOST:PORT/TOPIC; port 8883 speaks TLS.
 
     Lines are sent with quality of service 1 and never retained: an old acceptance must not greet a new listener.
-    A broker that is away is looked for in the background; lines that came meanwhile are dropped, and send says so.
+    A broker that is away is looked for in the background; lines that came meanwhile are dropped, and send says so,
+    as are those to a broker that is there and answers nothing.
     User and password come from REPLAYGUARD_MQTT_USER and REPLAYGUARD_MQTT_PASSWORD.
     """
 
@@ -201,6 +203,7 @@ class MqttOutlet:
         if port == 8883:
             self._client.tls_set()
         self._client.reconnect_delay_set(1, 30)
+        self._client.max_queued_messages_set(MOST_UNANSWERED)
         try:
             self._client.connect(host, port, keepalive=30)
         except (OSError, ValueError) as error:
@@ -225,7 +228,8 @@ class MqttOutlet:
     def send(self, line: str) -> None:
         if not self._client.is_connected():
             raise OSError(f"the MQTT broker is away; a line for {self.topic} was dropped")
-        self._client.publish(self.topic, line, qos=1, retain=False)
+        if self._client.publish(self.topic, line, qos=1, retain=False).rc:
+            raise OSError(f"the MQTT broker does not answer; a line for {self.topic} was dropped")
 
     def close(self) -> None:
         self._client.disconnect()

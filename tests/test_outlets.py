@@ -118,8 +118,9 @@ def test_brokers_that_are_none_are_refused(text):
 class Broker(threading.Thread):
     """As much of MQTT 3.1.1 as one publisher needs: CONNECT, PUBLISH with quality 1, DISCONNECT."""
 
-    def __init__(self, answer=0):
+    def __init__(self, answer=0, silent=False):
         super().__init__(daemon=True)
+        self.silent = silent  # takes what is published and says nothing
         self.server = socket.create_server(("127.0.0.1", 0))
         self.port, self.answer, self.published = self.server.getsockname()[1], answer, []
         self.connection = None
@@ -150,7 +151,8 @@ class Broker(threading.Thread):
             self.published.append(
                 (body[2 : 2 + length].decode(), body[4 + length :].decode(), quality, retained)
             )
-            self.connection.sendall(bytes([0x40, 2]) + body[2 + length : 4 + length])
+            if not self.silent:
+                self.connection.sendall(bytes([0x40, 2]) + body[2 + length : 4 + length])
 
 
 def test_mqtt_lines_reach_the_broker_and_are_never_retained():
@@ -168,12 +170,23 @@ def test_mqtt_lines_reach_the_broker_and_are_never_retained():
     outlet.close()
 
 
+def test_an_mqtt_broker_that_answers_nothing_does_not_fill_the_memory():
+    pytest.importorskip("paho.mqtt", reason="paho-mqtt (the extra mqtt) is not installed")
+    outlet = MqttOutlet(f"127.0.0.1:{Broker(silent=True).port}/a")
+    for _ in range(outlets.MOST_UNANSWERED):
+        outlet.send("{}")
+    with pytest.raises(OSError, match="does not answer"):
+        outlet.send("{}")
+    assert len(outlet._client._out_messages) == outlets.MOST_UNANSWERED
+    outlet.close()
+
+
 def test_mqtt_brokers_that_refuse_or_are_away_are_said_at_once(monkeypatch):
     pytest.importorskip("paho.mqtt", reason="paho-mqtt (the extra mqtt) is not installed")
     monkeypatch.setattr(outlets, "ANSWER_SECONDS", 0.5)
     with pytest.raises(ValueError, match="does not take us in"):
         MqttOutlet(f"127.0.0.1:{Broker(answer=5).port}/a")
-    closed = Broker()
-    closed.server.close()
+    with socket.create_server(("127.0.0.1", 0)) as closed:  # a thread within accept would keep it open
+        port = closed.getsockname()[1]
     with pytest.raises(ValueError, match="does not answer"):
-        MqttOutlet(f"127.0.0.1:{closed.port}/a")
+        MqttOutlet(f"127.0.0.1:{port}/a")
