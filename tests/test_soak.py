@@ -9,7 +9,7 @@ import pytest
 
 from eval.benchmarks import soak_sound
 from eval.benchmarks.soak import Soak, main, markdown, report, soak
-from eval.benchmarks.soak_checks import Listener, growth
+from eval.benchmarks.soak_checks import Listener, Opinion, growth
 from eval.benchmarks.soak_sound import Book
 from remasc import Corpus, MicArray
 from remasc.audio import write_wav
@@ -207,9 +207,19 @@ def test_a_signal_ends_it_with_what_was_heard(recordings, tmp_path):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_corpus_without_the_array_is_one_sentence(recordings):
+def test_an_opinion_is_as_far_from_another_as_their_scores():
+    some, none = Opinion(-20.0, False, ()), Opinion(None, None, ("silent",))
+    assert some.far_from(Opinion(-19.0, False, ())) == pytest.approx(1 / 19)
+    assert Opinion(0.5, None, ()).far_from(Opinion(0.25, None, ())) == 0.25
+    assert (some.far_from(none), none.far_from(some), none.far_from(none)) == (1.0, 1.0, 0.0)
+
+
+def test_what_cannot_be_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="no recordings of PAIR"):
         Book((), PAIR, 160)
+    for wrong in ({"hours": 0.0}, {"hours": float("nan")}, {"share": 2.0}):
+        with pytest.raises(ValueError, match="expected some hours"):
+            options(tmp_path, **wrong)
 
 
 @pytest.mark.slow

@@ -570,6 +570,22 @@ def test_a_source_model_that_cannot_be_used_does_not_close_the_page(capsys, monk
     assert "of another version" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("host", "needed"), [("0.0.0.0", True), ("127.0.0.1", False)])
+def test_a_token_is_made_and_printed_where_others_reach_the_page(host, needed, page, capsys, monkeypatch):
+    import replayguard
+
+    monkeypatch.setattr("streaming.web.server.run", lambda *_: None)
+    monkeypatch.setattr("commands.serve._page", lambda *_: page)
+    assert replayguard.main(["serve", "--host", host, "--port", "0"]) == 0
+    said = capsys.readouterr()
+    token = re.search(r"\?token=(\S+)", said.out)
+    assert (token is not None, page.door.token is not None, page.door.addresses) == (needed,) * 3
+    assert ("put this machine's address" in said.err) == needed
+    if needed:
+        assert page.door.token == token[1]
+        assert len(token[1]) >= MIN_TOKEN
+
+
 def test_a_port_in_use_is_one_sentence(capsys):
     import replayguard
 

@@ -62,6 +62,12 @@ class Soak:
     threads: int = 1
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0 < self.hours < float("inf") or not 0 <= self.share <= 1:
+            raise ValueError(
+                f"--hours is {self.hours:g} and --share {self.share:g}; expected some hours, and a share from 0 to 1"
+            )
+
 
 def report(listener: Listener, options: Soak, ended: bool) -> dict[str, Any]:
     """All figures; "checks" maps what was asked to [what was found, what is allowed]."""

@@ -37,9 +37,9 @@ class Opinion:
     offline: bool = False
 
     def far_from(self, expected: Opinion) -> float:
-        """The difference of the scores, as a share of max(1, |expected|)."""
+        """The difference of the scores, as a share of max(1, |expected|); 1 where only one of the two has one."""
         if self.score is None or expected.score is None:
-            return 0.0 if self.score is expected.score else float("inf")
+            return float(self.score is not expected.score)
         return abs(self.score - expected.score) / max(1.0, abs(expected.score))
 
 
