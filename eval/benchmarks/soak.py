@@ -65,7 +65,7 @@ class Soak:
     def __post_init__(self) -> None:
         if not 0 < self.hours < float("inf") or not 0 <= self.share <= 1:
             raise ValueError(
-                f"--hours is {self.hours:g} and --share {self.share:g}; expected some hours, and a share from 0 to 1"
+                f"--hours is {self.hours:g} and --share {self.share:g}; expected some hours and a share of 0 to 1"
             )
 
 
