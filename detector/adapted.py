@@ -28,9 +28,9 @@ HEAD = "head"  # the layer that embeddings end in
 
 @dataclass(frozen=True)
 class OwnScores:
-    """One array's: `slope` times the score of `detector`, plus `offset`."""
+    """One array's: `slope` times the score of `detector` (None: of the one that has them), plus `offset`."""
 
-    detector: Detector
+    detector: Detector | None
     slope: float
     offset: float
 
@@ -49,7 +49,7 @@ def _open(detector: Detector, folder: Path, name: str, entry: dict[str, Any]) ->
     if not plain or slope < 0:
         raise ValueError(f"its scores of {quoted(name)} are not moved by finite numbers")
     if entry["adapter_sha256"] is None:
-        return OwnScores(detector, slope, offset)
+        return OwnScores(None, slope, offset)
     from detector.adapters import load_adapter
 
     path = folder / adapter_file(name)

@@ -85,10 +85,9 @@ class Detector:
         """
         array = get_array(array) if isinstance(array, str | Path) else array
         checked, own = self._checked(waveform, sample_rate, array), self._own(array)
-        if own is None:
-            score = float(self._logit(checked, sample_rate))
-        else:
-            score = own.slope * float(own.detector._logit(checked, sample_rate)) + own.offset
+        score = float(((own and own.detector) or self)._logit(checked, sample_rate))
+        if own is not None:
+            score = own.slope * score + own.offset
         if not math.isfinite(score):
             raise ValueError(
                 f"the detector's score is {score}, no number to decide by; its weights are damaged, copy it anew"
@@ -157,7 +156,7 @@ class Detector:
         heard = _samples(waveform)[:, : int(quality.MAX_SECONDS * sample_rate)]
         if own is None:
             return explain(self, judged, heard, sample_rate)
-        return explain(own.detector, judged, heard, sample_rate, own.slope, own.offset)
+        return explain(own.detector or self, judged, heard, sample_rate, own.slope, own.offset)
 
     def weights(self) -> Iterator[tuple[str, bytes]]:
         """What it learnt, by name: detectors are one where these, their config and their run are."""
@@ -235,7 +234,7 @@ def load(path_or_name: str | Path = "default", *, device: str = "cpu") -> Detect
             f"{folder}: the checkpoint does not fit its own config ({type(error).__name__}: {reason(error)}); it "
             "was damaged or written by another version, copy it anew"
         ) from None
-    for one in (detector, *(own.detector for own in detector.own.values())):
+    for one in (detector, *(own.detector for own in detector.own.values() if own.detector)):
         one.network.to(device)
     return detector
 
