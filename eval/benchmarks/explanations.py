@@ -1,7 +1,9 @@
 """What explanations say of recordings whose class is known: `python -m eval.benchmarks.explanations --corpus ROOT`.
 
 For each group of evidence (`detector.explain`): its mean contribution by class, how often it speaks for the right
-class, and the EER of the group's contribution alone. With --learn the average command is learnt first, from
+class, and the EER of the group's contribution alone. Beside it what a band of abstention below the threshold would
+buy: what is undecided in it is accepted as little as before, but the word "replay" is said of fewer people. With
+--learn the average command is learnt first, from
 the corpus's train partition, and written where `detector.neutral` finds it.
 """
 
@@ -28,6 +30,8 @@ from remasc.atomic import write_text
 from remasc.audio import resample
 from remasc.parallel import tracked
 from remasc.protocol import partitions
+
+BANDS = (0.0, 0.5, 1.0, 2.0)  # of abstention, in the explanation's unit
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def run(options: Explanations) -> dict[str, Any]:
         "undecided": len(trials) - len(rows),
         "largest_error_of_the_sum": max((_error(told) for _, told in rows), default=0.0),
         "groups": {group: _figures(rows, group) for group in GROUPS},
+        "bands": [_band(rows, width) for width in BANDS] if rows else [],
         "average_command": _spread([told.reference for _, told in rows]),
     }
     if options.out is not None:
@@ -110,6 +115,21 @@ def _error(told: Any) -> float:
 
 def _spread(values: list[float]) -> dict[str, float]:
     return {"mean": float(np.mean(values)), "sd": float(np.std(values))} if values else {}
+
+
+def _band(rows: list, width: float) -> dict[str, Any]:
+    """Were everything undecided that lies less than `width` below the threshold: shares of each class, and how many
+    of those that are then called replays are people."""
+    below = np.array([told.threshold - told.value for _, told in rows])
+    person = np.array([recording.label is Label.GENUINE for recording, _ in rows])
+    called, undecided = below > width, (below > 0) & (below <= width)
+    return {
+        "width": width,
+        "called_replay": int(called.sum()),
+        "of_these_people": int((called & person).sum()),
+        "genuine_undecided": float(undecided[person].mean()),
+        "replay_undecided": float(undecided[~person].mean()),
+    }
 
 
 def _figures(rows: list, group: str) -> dict[str, Any]:
@@ -143,6 +163,16 @@ def markdown(figures: dict[str, Any]) -> str:
             numbers = (f"{found[name]:+.2f}" for name in ("genuine_mean", "replay_mean"))
             cells = [*numbers, f"{found['mean_size']:.2f}", f"{100 * found['eer_alone']:.1f} %"]
             lines.append(f"| {group} | {found['defined']} | " + " | ".join(cells) + " |")
+    if figures["bands"]:
+        head = ("called replay", "of these people", "genuine undecided", "replay undecided")
+        lines += ["", f"| band ({figures['unit']}) | " + " | ".join(head) + " |"]
+        lines += ["|---:|---:|---:|---:|---:|"]
+    for band in figures["bands"]:
+        share = band["of_these_people"] / max(1, band["called_replay"])
+        lines.append(
+            f"| {band['width']:g} | {band['called_replay']} | {share:.0%} | {band['genuine_undecided']:.0%} | "
+            f"{band['replay_undecided']:.0%} |"
+        )
     average = figures["average_command"]
     lines += [
         "",
