@@ -156,13 +156,14 @@ def test_what_goes_wrong_after_a_while_is_noticed(recordings, wrong, noticed, tm
     assert figures["checks"]["samples that the clock is off"][0] == dropped
 
 
-def test_growth_is_what_a_line_gains_after_the_first_quarter():
+def test_growth_is_what_a_line_gains_after_the_first_copy_of_all():
     hours = np.linspace(0, 24, 97)
     noise = np.random.default_rng(0).normal(0, 0.5, 97)
-    rising = list(zip(hours, 300 + 40 * np.minimum(hours, 3) + 2 * hours, strict=True))
+    rising = list(zip(hours, 300 + 400 * np.minimum(hours, 0.75) + 2 * hours, strict=True))
     gained, slope = growth(rising)
-    assert gained == pytest.approx(36, rel=0.01)
+    assert gained == pytest.approx(2 * 23.25)
     assert slope == pytest.approx(2)
+    assert growth(rising[:4])[1] == pytest.approx(402)  # of too few chapters: it still rises
     assert abs(growth(list(zip(hours, 300 + noise, strict=True)))[0]) < 1
     assert growth([(0.1, 5.0)]) == (0.0, 0.0)
 
@@ -227,7 +228,9 @@ def test_minutes_through_the_edge_detector_with_the_embedded_voices(tmp_path, mo
     pytest.importorskip("espeakng_loader")
     monkeypatch.undo()
     monkeypatch.setattr(soak_sound, "DEMO_SCALE", 0.05)
-    given = Soak(out=tmp_path, detector="edge", hours=0.1, share=1.0, growth_mib=64.0)
+    monkeypatch.setattr("eval.benchmarks.soak_checks.CHAPTERS", 2)
+    given = Soak(out=tmp_path, detector="edge", hours=0.1, share=1.0, growth_mib=32.0)
     assert main(given) == 0
     figures = json.loads((tmp_path / "soak-edge.json").read_text())
+    assert figures["chapters"] >= 5
     assert figures["judged offline"] == figures["final decisions"] > 20

@@ -158,9 +158,14 @@ class Listener:
 
 
 def growth(memory: list[tuple[float, float]]) -> tuple[float, float]:
-    """(MiB gained after the first quarter, MiB per hour of sound) by a straight line through what was measured."""
-    last = np.array(memory[len(memory) // 4 :]).reshape(-1, 2)
-    if len(last) < 3:
+    """(MiB gained, MiB per hour of sound) by a straight line through what was measured after each chapter.
+
+    Until every chapter was heard once memory rises to what the longest command needs. A run too short for a second
+    copy of each is looked at after its first quarter, and may show that rise.
+    """
+    first = CHAPTERS if len(memory) >= 2 * CHAPTERS else len(memory) // 4
+    settled = np.array(memory[first:]).reshape(-1, 2)
+    if len(settled) < 3:
         return 0.0, 0.0
-    slope = float(np.polyfit(last[:, 0], last[:, 1], 1)[0])
-    return slope * float(np.ptp(last[:, 0])), slope
+    slope = float(np.polyfit(settled[:, 0], settled[:, 1], 1)[0])
+    return slope * float(np.ptp(settled[:, 0])), slope
