@@ -8,7 +8,7 @@ import pytest
 from detector.source import classifiers
 from detector.source.cues import JUDGED
 from detector.source.training import fit
-from eval.benchmarks import source, source_attacks
+from eval.benchmarks import source, source_attacks, source_figures
 from eval.benchmarks.cues import made_up
 from eval.benchmarks.source_peers import peer_ratios
 from eval.benchmarks.source_tables import markdown
@@ -25,7 +25,7 @@ def model():
 
 
 def test_the_group_that_carries_the_decision_is_found(model):
-    rises = source.importance(table(seed=2), model)
+    rises = source_figures.importance(table(seed=2), model)
     assert next(iter(rises)) == "edges"
     assert rises["edges"] > 0.2
     assert max(abs(rise) for group, rise in rises.items() if group != "edges") < 0.05
@@ -34,7 +34,7 @@ def test_the_group_that_carries_the_decision_is_found(model):
 def test_the_confusion_matrix_counts_every_trial_once(model):
     part = table(seed=2)
     llr = model.calibration.llr(model.score(part.inputs("boosting")))
-    found = source.kinds(part, model, llr)
+    found = source_figures.kinds(part, model, llr)
     matrix = np.array(found["confusion"])
     assert matrix.sum() == len(part.cues)
     assert matrix[found["names"].index("human")].sum() == part.cues.genuine.sum()
@@ -47,14 +47,16 @@ def test_a_paired_gain_is_seen_where_there_is_one_alone():
     rng, genuine = np.random.default_rng(0), np.arange(2000) % 2 == 0
     weak = 1.0 * genuine + rng.normal(size=2000)
     better = weak + 1.0 * genuine
-    assert source.paired(weak, better, genuine, None)["excludes_zero"]
-    assert not source.paired(weak, weak + 1e-9 * rng.normal(size=2000), genuine, None)["excludes_zero"]
-    assert source.paired(better, weak, genuine, None)["gain"] < 0
+    assert source_figures.paired(weak, better, genuine, None)["excludes_zero"]
+    assert not source_figures.paired(weak, weak + 1e-9 * rng.normal(size=2000), genuine, None)[
+        "excludes_zero"
+    ]
+    assert source_figures.paired(better, weak, genuine, None)["gain"] < 0
 
 
 def test_rates_hold_their_interval():
     rng, genuine = np.random.default_rng(1), np.arange(800) % 2 == 0
-    found = source.rates(2.0 * genuine - 1 + rng.normal(size=800), genuine, None)
+    found = source_figures.rates(2.0 * genuine - 1 + rng.normal(size=800), genuine, None)
     assert found["eer_low"] <= found["eer"] <= found["eer_high"]
     assert found["eer_high"] - found["eer_low"] < 0.1
 
@@ -65,13 +67,14 @@ def test_one_run_tells_everything(model):
     noise = rng.normal(size=len(llr))
     llrs = {"void": noise, "boosting": llr, "detector": part.detector.llr}
     llrs["fused with boosting"] = model.fusion(np.column_stack([llr, part.detector.llr]))
-    found = source.judged(part, {"boosting": [model]}, llrs)
+    found = source_figures.judged(part, {"boosting": [model]}, llrs)
     pairs = ["boosting below void", "fused with boosting below void", "fused with boosting below detector"]
     assert list(found["differences"]) == pairs
     assert found["differences"]["boosting below void"]["excludes_zero"]
     assert {"array", "playback device"} <= found["conditions"].keys()
     arrays = found["conditions"]["array"]["boosting"]
     assert sum(cell["genuine"] + cell["replay"] for cell in arrays) == len(llr)
+    assert all(row["shift"] < 0.15 for row in found["fewer_cues"].values())
     counts = {"dev_trials": {"genuine": 120, "replay": 120}}
     text = markdown({"simulated": True, "corpus": "none", "dev": found} | counts)
     assert "(SIMULATED)" in text

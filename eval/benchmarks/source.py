@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,21 +26,15 @@ import numpy as np
 import tyro
 
 from detector.source.classifiers import CLASSIFIERS
-from detector.source.cues import CUES, JUDGED
-from detector.source.model import HUMAN, SourceModel
+from detector.source.model import SourceModel
 from detector.source.training import Partition, fit, measure, pick, provenance
+from eval.benchmarks.source_figures import CHOSEN, judged, ratio_table
 from eval.benchmarks.source_peers import PEERS, peer_ratios
 from eval.benchmarks.source_tables import markdown
-from eval.breakdown import BREAKDOWNS, breakdown
-from eval.metrics import bootstrap_interval, cllr, eer, percentile_interval, resampled_counts
-from eval.scores import ScoreTable, read_scores, write_scores
+from eval.scores import read_scores, write_scores
 from remasc import Corpus, Recording
 from remasc.atomic import write_text
 from remasc.protocol import held_out, partitions
-
-DRAWS, CELL_DRAWS = 1000, 300
-PERMUTATIONS = 5
-CHOSEN = "boosting"  # what ships: importance, kinds and fusion are told of it
 
 
 @dataclass(frozen=True)
@@ -116,52 +110,6 @@ def _picked(corpus: Corpus, options: Options, counts: dict[str, int]) -> dict[st
     return pick(corpus, options.array, counts, parts)
 
 
-def judged(
-    part: Partition, models: Mapping[str, list[SourceModel]], llrs: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """Everything that is told of one partition; `llrs` (n,) of every system."""
-    genuine, groups = part.cues.genuine, _speakers(part)
-    return {
-        "systems": {name: rates(llr, genuine, groups) for name, llr in llrs.items()},
-        "seeds": {
-            name: [_eer(model.score(part.inputs(name)), genuine) for model in ones]
-            for name, ones in models.items()
-        },
-        "differences": {
-            f"{after} below {before}": paired(llrs[before], llrs[after], genuine, groups)
-            for before, after in _pairs(llrs, models)
-        },
-        "conditions": _by_condition(part, {name: llrs[name] for name in _told(llrs)}),
-        "kinds": kinds(part, models[CHOSEN][0], llrs[CHOSEN]),
-        "importance": importance(part, models[CHOSEN][0]),
-    }
-
-
-def _pairs(llrs: Mapping[str, np.ndarray], models: Mapping[str, object]) -> list[tuple[str, str]]:
-    """What is compared: what ships, alone and fused, with each peer; each fusion with the detector alone."""
-    fused = [name for name in llrs if name.startswith("fused")]
-    peers = [name for name in llrs if name not in {*models, *fused, "detector"}]
-    ours = [name for name in (CHOSEN, f"fused with {CHOSEN}") if name in llrs]
-    return [(peer, name) for peer in peers for name in ours] + [("detector", name) for name in fused]
-
-
-def _told(llrs: Mapping[str, np.ndarray]) -> list[str]:
-    """The systems whose rates are told by condition: not every classifier, each is like what ships."""
-    other = set(CLASSIFIERS) - {CHOSEN}
-    return [name for name in llrs if name.removeprefix("fused with ") not in other]
-
-
-def _by_condition(part: Partition, llrs: Mapping[str, np.ndarray]) -> dict[str, dict[str, list[dict]]]:
-    return {
-        title: {
-            name: [asdict(cell) for cell in breakdown(_table(part, llr), by, n=CELL_DRAWS)]
-            for name, llr in llrs.items()
-        }
-        for title, by in BREAKDOWNS.items()
-        if len(by) == 1
-    }
-
-
 def _ratios(part: Partition, models: Mapping[str, list[SourceModel]]) -> dict[str, np.ndarray]:
     """Calibrated ratios (n,) of every system: each classifier (first seed), the detector, and these fused."""
     out = {name: ones[0].calibration.llr(ones[0].score(part.inputs(name))) for name, ones in models.items()}
@@ -173,86 +121,6 @@ def _ratios(part: Partition, models: Mapping[str, list[SourceModel]]) -> dict[st
             joined = models[name][0].fusion
             out[f"fused with {name}"] = joined(np.column_stack([out[name], part.detector.llr]))
     return out
-
-
-def _eer(scores: np.ndarray, genuine: np.ndarray) -> float:
-    return eer(scores[genuine], scores[~genuine])[0]
-
-
-def _speakers(part: Partition) -> tuple[np.ndarray, np.ndarray] | None:
-    """Speakers of the genuine and of the replay trials (speaker 0, synthetic speech, is many: by trial); None
-    where there are too few to draw from."""
-    genuine = part.cues.genuine
-    names = np.array([str(r.speaker) if r.speaker else r.trial_id for r in part.cues.recordings])
-    return (names[genuine], names[~genuine]) if len(set(names[genuine])) >= 10 else None
-
-
-def rates(llr: np.ndarray, genuine: np.ndarray, groups: tuple | None) -> dict[str, float]:
-    """EER and Cllr with 95 % intervals, drawn by speaker where there are enough."""
-    one, other = llr[genuine], llr[~genuine]
-    out = {}
-    for name, metric in (("eer", lambda a, b: eer(a, b)[0]), ("cllr", cllr)):
-        low, high = bootstrap_interval(one, other, metric, n=DRAWS, groups=groups)
-        out |= {name: metric(one, other), f"{name}_low": low, f"{name}_high": high}
-    return out
-
-
-def paired(before: np.ndarray, after: np.ndarray, genuine: np.ndarray, groups: tuple | None) -> dict:
-    """How much lower the EER is after than before, with the interval of the difference on the same draws."""
-    pairs = [(x[genuine], x[~genuine]) for x in (before, after)]
-    gains = np.empty(DRAWS)
-    draws = resampled_counts(int(genuine.sum()), int((~genuine).sum()), n=DRAWS, groups=groups)
-    for i, (own, other) in enumerate(draws):
-        first, second = (eer(np.repeat(a, own), np.repeat(b, other))[0] for a, b in pairs)
-        gains[i] = first - second
-    low, high = percentile_interval(gains)
-    gain = eer(*pairs[0])[0] - eer(*pairs[1])[0]
-    return {"gain": gain, "low": float(low), "high": float(high), "excludes_zero": bool(low > 0)}
-
-
-def kinds(part: Partition, model: SourceModel, llr: np.ndarray) -> dict[str, Any]:
-    """Accuracy of the likeliest kind at equal priors of person and device, and the confusion matrix (counts)."""
-    shares = model.kinds(part.inputs(CHOSEN), 1 / (1 + np.exp(-llr)))
-    names = list(shares)
-    said = np.array(names)[np.stack(list(shares.values())).argmax(axis=0)]
-    synthetic = part.cues.synthetic & ~part.cues.genuine
-    true = np.where(synthetic, np.char.add("tts-", part.cues.family), part.cues.family)
-    device = ~part.cues.genuine & (said != HUMAN)
-    families = [np.char.replace(words_[device], "tts-", "") for words_ in (said, true)]
-    matrix = [[int(((true == t) & (said == s)).sum()) for s in names] for t in names]
-    recalls = [row[i] / sum(row) for i, row in enumerate(matrix) if sum(row)]
-    given = {name: shares[name] + shares[f"tts-{name}"] for name in model.families}
-    likeliest = np.array(list(given))[np.stack(list(given.values())).argmax(axis=0)]
-    return {
-        "names": names,
-        "confusion": matrix,
-        "accuracy": float((said == true).mean()),
-        "balanced_accuracy": float(np.mean(recalls)),
-        "chance": 1 / max(1, len(recalls)),
-        "family_accuracy_of_devices": float((likeliest == part.cues.family)[~part.cues.genuine].mean()),
-        "family_accuracy_of_devices_found": float((families[0] == families[1]).mean())
-        if device.any()
-        else None,
-        "family_chance": max(
-            float((part.cues.family[~part.cues.genuine] == f).mean()) for f in model.families
-        ),
-    }
-
-
-def importance(part: Partition, model: SourceModel) -> dict[str, float]:
-    """By how much the EER rises when a group of cues is shuffled over the recordings, mean over five orders."""
-    inputs, genuine = part.inputs(CHOSEN), part.cues.genuine
-    base, rng = _eer(model.score(inputs), genuine), np.random.default_rng(0)
-    rises = {}
-    for group in dict.fromkeys(CUES[name].group for name in JUDGED):
-        columns = [i for i, name in enumerate(JUDGED) if CUES[name].group == group]
-        rise = 0.0
-        for _ in range(PERMUTATIONS):
-            shuffled = inputs.copy()
-            shuffled[:, columns] = inputs[rng.permutation(len(inputs))][:, columns]
-            rise += _eer(model.score(shuffled), genuine) - base
-        rises[group] = rise / PERMUTATIONS
-    return dict(sorted(rises.items(), key=lambda item: -item[1]))
 
 
 def _scored_elsewhere(named: tuple[str, ...], part: Partition) -> dict[str, np.ndarray]:
@@ -274,18 +142,11 @@ def _scored_elsewhere(named: tuple[str, ...], part: Partition) -> dict[str, np.n
     return out
 
 
-def _table(part: Partition, llr: np.ndarray) -> ScoreTable:
-    recordings = part.cues.recordings
-    conditions = {key: [r.conditions()[key] for r in recordings] for key in recordings[0].conditions()}
-    label = np.where(part.cues.genuine, "genuine", "replay")
-    return ScoreTable([r.trial_id for r in recordings], llr, llr=llr, label=label, conditions=conditions)
-
-
 def _write_scores(out: Path, part: Partition, llrs: Mapping[str, np.ndarray]) -> None:
     for name, llr in llrs.items():
         folder = out / f"eval-{name.replace(' ', '-')}"
         folder.mkdir(exist_ok=True)
-        write_scores(folder / "scores.tsv", _table(part, llr))
+        write_scores(folder / "scores.tsv", ratio_table(part, llr))
 
 
 def _plain(options: Options) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def main(
     model: str = "default",
     detector: str = "none",
     workers: int | None = None,
+    only: tuple[str, ...] = (),
 ) -> None:
     """Render, judge, tabulate.
 
@@ -87,12 +88,16 @@ def main(
         model: Source model.
         detector: Replay detector to be joined with, or none.
         workers: Processes for the simulation.
+        only: Names of attacks, for a part of the table; default: all.
     """
+    if unknown := set(only) - set(ATTACKS):
+        raise ValueError(f"no attack {sorted(unknown)[0]!r}; expected some of: {'; '.join(ATTACKS)}")
     judge, joined = load_source(model), None if detector == "none" else load(detector)
     with tempfile.TemporaryDirectory() as temporary:
         place = work or Path(temporary)
         rows = {}
-        for name, attack in ATTACKS.items():
+        for name in only or ATTACKS:
+            attack = ATTACKS[name]
             folder = place / name.replace(" ", "-").replace(",", "").strip("()")
             words_from = _speech(attack.speech, speech, place, partition)
             generate(

@@ -30,7 +30,7 @@ def markdown(figures: dict[str, Any]) -> str:
         lines += [*_kind_lines(found["kinds"]), ""]
         lines += ["| group of cues | EER rises by (shuffled, points) |", "|---|---:|"]
         lines += [f"| {group} | {100 * rise:+.2f} |" for group, rise in found["importance"].items()]
-        lines.append("")
+        lines += ["", *_fewer_lines(found["fewer_cues"]), ""]
     note = (
         "Dev set calibration, thresholds, fusion and the classifiers' settings: its own rates are optimistic."
     )
@@ -69,6 +69,19 @@ def _conditions(found: dict[str, dict[str, list[dict]]]) -> list[str]:
                 f"| {cells[0]['name']} | {cells[0]['genuine']} / {cells[0]['replay']} | {' | '.join(rates)} |"
             )
         lines.append("")
+    return lines
+
+
+def _fewer_lines(found: dict[str, dict[str, float]]) -> list[str]:
+    lines = [
+        "| cues hidden | EER | mean llr moves by | replays accepted at the threshold | people refused |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, row in found.items():
+        lines.append(
+            f"| {name} | {words.rate(row['eer'])} | {row['shift']:+.3f} | {words.rate(row['p_fa'])} | "
+            f"{words.rate(row['p_miss'])} |"
+        )
     return lines
 
 
