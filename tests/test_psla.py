@@ -105,3 +105,17 @@ def test_timm_is_imported_late():
     check = "import sys, detector.backbones; print('timm' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_any_precision_is_heard_and_too_few_frames_are_one_sentence():
+    torch.manual_seed(0)
+    network, x = PSLA(3).eval(), torch.randn(2, 40, 128)
+    with torch.inference_mode():
+        wanted = network(x)
+        torch.testing.assert_close(network(x.double()), wanted)
+        torch.testing.assert_close(network(x.mT.contiguous().mT), wanted)
+        half = PSLA(3).half().eval()
+        half.load_state_dict(network.state_dict())
+        torch.testing.assert_close(half(x.half()).float(), wanted, rtol=0.02, atol=1e-3)
+        with pytest.raises(ValueError, match="at least 32 x 32"):
+            network(x[:, :31])

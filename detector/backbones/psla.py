@@ -55,7 +55,13 @@ class PSLA(nn.Module):
     def __init__(self, num_classes: int, variant: str = "b0", heads: int = 4, planes: int = 1) -> None:
         super().__init__()
         whole = all(isinstance(n, Integral) for n in (num_classes, heads, planes))
-        if variant not in PICTURES or not whole or num_classes < 1 or not 0 <= heads <= 64 or planes < 1:
+        if (
+            variant not in tuple(PICTURES)
+            or not whole
+            or num_classes < 1
+            or not 0 <= heads <= 64
+            or planes < 1
+        ):
             raise ValueError(
                 f"PSLA({quoted(num_classes)}, variant={quoted(variant)}, heads={quoted(heads)}, "
                 f"planes={quoted(planes)}): expected at least one class and plane, a variant of "

@@ -158,7 +158,7 @@ def pair(value: Any) -> tuple:
 
 def check_grid(mels: int, frames: int, size: str, patch: tuple[int, int], stride: tuple[int, int]) -> None:
     """ValueError, in one sentence, where no transformer can be built."""
-    if size not in SIZES:
+    if size not in tuple(SIZES):  # also where it is nothing that can be looked up
         raise ValueError(f"size {size!r} is not known; expected one of {', '.join(SIZES)}")
     values = (mels, frames, *patch, *stride)
     whole = all(isinstance(value, Integral) and value >= 1 for value in values)

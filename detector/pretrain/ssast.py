@@ -102,7 +102,7 @@ class SSAST(nn.Module):
         Of the hidden patches it knows their places alone, of what lies beyond `lengths` (B,) nothing.
         """
         x, masked = self._checked(x, masked, lengths)
-        columns = None if lengths is None else self.columns(lengths)
+        columns = None if lengths is None else self.columns(torch.as_tensor(lengths, device=x.device))
         patches = self.v.embed(x.transpose(1, 2)[:, None])
         out = hidden(masked, self.v.rows * self.v.columns).unflatten(1, self.grid)[..., None]
         patches = torch.where(out, self.mask_embed.to(patches.dtype)[:, None], patches)
@@ -165,7 +165,9 @@ class SSAST(nn.Module):
             )
         if lengths is None:
             return x, masked
-        beyond = torch.arange(self.frames, device=x.device) >= lengths[:, None]
+        beyond = (
+            torch.arange(self.frames, device=x.device) >= torch.as_tensor(lengths, device=x.device)[:, None]
+        )
         return x.masked_fill(beyond[..., None], 0), masked
 
 
