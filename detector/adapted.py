@@ -50,6 +50,11 @@ def _open(detector: Detector, folder: Path, name: str, entry: dict[str, Any]) ->
         raise ValueError(f"its scores of {quoted(name)} are not moved by finite numbers")
     if entry["adapter_sha256"] is None:
         return OwnScores(None, slope, offset)
+    if not hasattr(detector, "network"):
+        raise ValueError(
+            f"{folder}: exported from a detector with a head of its own for {quoted(name)}, which an export does "
+            "not hold; export the one that it was adapted from"
+        )
     from detector.adapters import load_adapter
 
     path = folder / adapter_file(name)

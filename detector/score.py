@@ -218,11 +218,13 @@ def load(path_or_name: str | Path = "default", *, device: str = "cpu") -> Detect
             f"no detector {str(path_or_name)!r}{hint}; expected a bundled one ({', '.join(names)}) or the "
             "folder of a checkpoint"
         )
+    from detector.adapted import open_arrays
     from detector.runtime import is_exported, open_exported
 
     if is_exported(folder):
-        return open_exported(folder)
-    from detector.adapted import open_arrays
+        exported = open_exported(folder)
+        exported.own = open_arrays(exported, folder)
+        return exported
     from detector.checkpoint import load_checkpoint
 
     config, state, run = load_checkpoint(folder)

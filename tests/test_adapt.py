@@ -2,16 +2,18 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import detector
 import replayguard
-from detector.adapt import adapt, hear, labelled
-from detector.ways import FEW_SPEAKERS, LEAST, Heard, folds_of, learn, logistic
+from detector.adapt import adapt, hear, labelled, said_of, write
+from detector.adapted import open_arrays
+from detector.ways import FEW_SPEAKERS, LEAST, Adapted, Heard, folds_of, learn, logistic
 from eval.metrics import cllr
-from remasc import ARRAYS, get_array
+from remasc import ARRAYS, get_array, read_audio
 from remasc.audio import write_wav
 
 RATE = 16000
@@ -57,8 +59,6 @@ def test_the_array_is_judged_as_was_learnt(adapted, recordings):
     base, loaded = detector.load("edge"), detector.load(out)
     heard = hear(base, labelled(recordings), get_array("D1"), progress=False)
     clip = labelled(recordings)[0]
-    from remasc import read_audio
-
     llr = found.slope * base.calibration.llr(heard.scores[0]) + found.offset
     if found.change is not None:
         llr += np.append(heard.embeddings[0], 1) @ found.change
@@ -93,22 +93,30 @@ def test_a_second_array_leaves_the_first(adapted, tmp_path):
 def test_a_damaged_adapter_is_refused(recordings, tmp_path):
     rng = np.random.default_rng(0)
     base = detector.load("edge")
-    from detector.adapt import write
-    from detector.ways import Adapted
-
     heard = hear(base, labelled(recordings)[:2], get_array("D1"), progress=False)
     change = 0.1 * rng.standard_normal(heard.embeddings.shape[1] + 1)
     write(tmp_path / "x", base, "edge", ARRAYS["D1"], Adapted("head", 1.0, 0.0, change, {}, ()), heard)
     loaded = detector.load(tmp_path / "x")
     difference = loaded.llr(talk(3), RATE, "D1") - base.llr(talk(3), RATE, "D1")
-    from detector.adapt import said_of
-
     embedding = said_of(base, talk(3), RATE)[1]
     assert difference == pytest.approx(np.append(embedding, 1) @ change, abs=1e-4)
     (path,) = (tmp_path / "x").glob("adapter-*")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match="not the file"):
         detector.load(tmp_path / "x")
+
+
+def test_an_export_takes_the_calibration_along_and_refuses_a_head(tmp_path):
+    entry = {"slope": 1.5, "offset": 0.25, "adapter_sha256": None}
+    exported = SimpleNamespace(run={"arrays": {"D1": entry}})  # no network
+    own = open_arrays(exported, tmp_path)["D1"]
+    assert (own.detector, own.slope, own.offset) == (None, 1.5, 0.25)
+    exported.run["arrays"]["D1"] = entry | {"adapter_sha256": "0" * 64}
+    with pytest.raises(ValueError, match="export does not hold"):
+        open_arrays(exported, tmp_path)
+    exported.run["arrays"]["D1"] = entry | {"slope": -1.0}
+    with pytest.raises(ValueError, match="finite numbers"):
+        open_arrays(exported, tmp_path)
 
 
 def test_bad_input_is_one_sentence_and_nothing_is_written(recordings, tmp_path):
