@@ -38,6 +38,7 @@ SPECAUGMENT = {"freq_mask": 24, "time_mask": 20}
 PSLA = {"backbone": "psla"}
 PRETRAINED = {"base": "ssast"}  # the arm whose folder it is
 ALL = {"balanced": True, "mixup": 0.5, **SPECAUGMENT}
+FEW = {"labels": 0.1, "batch_size": 8}  # smaller batches, else there would be three steps in an epoch
 # arm -> what differs from the default config; `base`, `teacher` and `label_teacher` name another arm
 ARMS: dict[str, dict[str, Any]] = {
     "efficientnet-b0": PSLA,
@@ -54,8 +55,8 @@ ARMS: dict[str, dict[str, Any]] = {
     | {"label_teacher": "efficientnet-b0", "average": -4, "ensemble": 3},
     "ssast": {"job": "pretrain"},
     "ssast, fine-tuned": PRETRAINED | {"job": "adapt", "method": "full"},
-    "ast-tiny, 10 % of the labels": {"labels": 0.1},
-    "ssast, fine-tuned, 10 % of the labels": PRETRAINED | {"job": "adapt", "method": "full", "labels": 0.1},
+    "ast-tiny, 10 % of the labels": FEW,
+    "ssast, fine-tuned, 10 % of the labels": PRETRAINED | FEW | {"job": "adapt", "method": "full"},
     "ast-tiny taught by b0": {"job": "distill", "teacher": "efficientnet-b0"},
     "b0 taught by ast-tiny": PSLA | {"job": "distill", "teacher": "ast-tiny"},
     "ssast, linear probe": PRETRAINED | {"job": "adapt", "method": "probe"},
