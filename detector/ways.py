@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -99,10 +99,7 @@ def learn(
         )
     if way == "genuine" or replay < LEAST:
         return _of_genuine(llr[heard.genuine], limit, p_miss, replay)
-    found = _of_both(llr, heard, limit, way)
-    if p_miss is None:
-        return found
-    return _at_p_miss(found, heard, llr, limit, p_miss)
+    return _of_both(llr, heard, limit, way, p_miss)
 
 
 # ---------------------------------------------------------------- genuine recordings alone
@@ -135,16 +132,6 @@ def _offset_at(llr: np.ndarray, limit: float, p_miss: float) -> float:
     return math.nextafter(limit - lowest_accepted, math.inf) + 1e-9 * max(1.0, abs(lowest_accepted))
 
 
-def _at_p_miss(found: Adapted, heard: Heard, llr: np.ndarray, limit: float, p_miss: float) -> Adapted:
-    """The same, shifted so that the threshold rejects at most `p_miss` of the genuine recordings."""
-    moved = found.slope * llr + found.offset
-    if found.change is not None:
-        moved = moved + _with_one(heard.embeddings) @ found.change
-    offset = found.offset + _offset_at(moved[heard.genuine], limit, p_miss)
-    said = f"shifted so that the threshold rejects at most {p_miss:.1%} of these genuine recordings"
-    return replace(found, offset=offset, said=(*found.said, said))
-
-
 # ---------------------------------------------------------------- genuine and replayed recordings
 
 
@@ -156,7 +143,7 @@ class Candidate:
     fit: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[float, float, np.ndarray | None]]
 
 
-def _of_both(llr: np.ndarray, heard: Heard, limit: float, way: str) -> Adapted:
+def _of_both(llr: np.ndarray, heard: Heard, limit: float, way: str, p_miss: float | None) -> Adapted:
     """The cheapest way that its betters do not beat by more than the error of the difference."""
     folds, by = folds_of(heard)
     simple = [Candidate("none", _unchanged), Candidate("shift", _shift), Candidate("affine", _affine)]
@@ -178,11 +165,18 @@ def _of_both(llr: np.ndarray, heard: Heard, limit: float, way: str) -> Adapted:
     if chosen.name == "none":
         said.append("nothing is better than the base on held-out recordings, so that it was kept as it is")
     slope, offset, change = chosen.fit(llr, heard.embeddings, heard.genuine)
+    held_out = costs[chosen.name]
+    if p_miss is not None:  # by what the folds' fits say: the last one has heard all that it is asked about
+        moved = _offset_at(held_out[heard.genuine], limit, p_miss)
+        offset, held_out = offset + moved, held_out + moved
+        said.append(
+            f"shifted so that the threshold rejects at most {p_miss:.1%} of the held-out genuine ones"
+        )
     figures = {
         "folds": {"number": int(folds.max()) + 1, "disjoint_in": by},
         "held_out_cllr": {name: cllr(*_by_class(found, heard.genuine)) for name, found in costs.items()},
         "base": _rates(llr, heard.genuine, limit),
-        "held_out": _rates(costs[chosen.name], heard.genuine, limit),
+        "held_out": _rates(held_out, heard.genuine, limit),
     }
     return Adapted(chosen.name.split(",")[0], slope, offset, change, figures, tuple(said))
 
