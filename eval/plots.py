@@ -75,7 +75,8 @@ def dets_png(
         _dress(axes, colour)
         rates = {name: det_curve(*scores)[:2] for name, scores in curves.items()}
         limits = [_limits(*pair) for pair in rates.values()]
-        _det_axes(axes, colour, min(low for low, _ in limits), max(high for _, high in limits), panel)
+        _det_axes(axes, colour, min(low for low, _ in limits), max(high for _, high in limits), "")
+        axes.set_title(textwrap.fill(panel, 38), fontsize=10)
         for name, (p_miss, p_fa) in rates.items():
             shown[name] = axes.plot(_deviate(p_fa), _deviate(p_miss), linewidth=1.6, **styles[name])[0]
     _legend_beside(figure, shown, colour)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from detector.config import DEFAULTS, TrainConfig
 from detector.state import STATE
 from detector.systems import specify
 from eval.benchmarks.tables import cells as cells_of
-from eval.benchmarks.tables import engine, page, views
+from eval.benchmarks.tables import engine, leaks, page, views
 from eval.benchmarks.tables.catalogue import TABLES, UNSEEDED
 from eval.benchmarks.tables.cells import Training, undertrained
 from eval.benchmarks.tables.engine import run
@@ -68,6 +69,11 @@ def quietly(root, out, **values):
     """Options of a benchmark that takes seconds."""
     defaults = {"systems": ("void", "sub-bass"), "arrays": ("D4",), "workers": 1}
     return Options((root,), out, **defaults | values)
+
+
+def probed(finished, out):
+    """The verdicts on the same corpus, so that it is not probed again."""
+    shutil.copytree(finished.folder / "leaks", out / "leaks")
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +161,7 @@ def test_ten_minutes_of_a_new_array_are_ten_minutes_of_both_classes(varied, tmp_
     assert {r.trial_id for r in some} <= {r.trial_id for r in partitions(Corpus.from_meta(varied))["train"]}
 
 
+@pytest.mark.slow
 def test_the_published_figures_stand_at_cells_that_are_planned(tmp_path):
     root = real_root()
     for name in ("table2", "table3", "table4", "environments", "peers"):
@@ -265,6 +272,7 @@ def test_what_is_finished_stays_and_an_interrupted_benchmark_ends_the_same(finis
     assert (finished.folder / "peers.md").read_text() == text
     assert said == ["peers: 2 cells of 2 trainings, 2 of them finished"]
 
+    probed(finished, tmp_path)
     other = quietly(finished.corpus[0], tmp_path)
     whole = cells_of.run
 
@@ -283,7 +291,8 @@ def test_what_is_finished_stays_and_an_interrupted_benchmark_ends_the_same(finis
     same_scores(other, finished)
 
 
-def test_a_cell_that_fails_is_said_and_the_others_go_on(tiny, tmp_path, monkeypatch, capsys):
+def test_a_cell_that_fails_is_said_and_the_others_go_on(tiny, finished, tmp_path, monkeypatch, capsys):
+    probed(finished, tmp_path)
     whole = cells_of.run
 
     def broken(config, *arguments):
@@ -338,6 +347,7 @@ def same_scores(options, wanted):
 @pytest.mark.slow
 @pytest.mark.parametrize("cluster", [False, True])
 def test_cells_beside_each_other_and_on_a_cluster_give_the_same_scores(finished, tmp_path, cluster):
+    probed(finished, tmp_path)
     with ExitStack() as stack:
         address = None
         if cluster:
@@ -459,16 +469,33 @@ def test_what_was_published_stands_in_brackets_and_is_no_comparison(finished):
     assert "context, never" not in page.markdown(found)
 
 
-def test_the_leak_verdict_is_asked_once_and_a_leak_is_an_exit_code(tiny, tmp_path, monkeypatch, capsys):
-    arguments = ["benchmark", "leaks", "--corpus", str(tiny), "--out", str(tmp_path)]
-    assert replayguard.main(arguments) == 0
-    out = capsys.readouterr().out
-    assert "Reported only" in out
-    assert (tmp_path / "leaks.md").read_text() in out
+def test_the_leak_verdict_is_asked_once_and_a_leak_is_an_exit_code(finished, tmp_path, monkeypatch, capsys):
+    probed(finished, tmp_path)
     monkeypatch.setattr(
         "eval.benchmarks.tables.leaks.probe_corpus", lambda *a, **k: pytest.fail("asked again")
     )
+    arguments = ["benchmark", "leaks", "--corpus", str(finished.corpus[0]), "--out", str(tmp_path)]
     assert replayguard.main(arguments) == 0
+    sentence = content(finished)["leaks"][0]["sentence"]
+    assert sentence.startswith("Reported only")
+    assert sentence in capsys.readouterr().out
+    path = tmp_path / "leaks" / "tiny.json"
+    kept = json.loads(path.read_text())
+    kept["verdicts"][0] |= {"eer": 0.1, "low": 0.05, "high": 0.2, "gates": True}
+    path.write_text(json.dumps(kept))
+    assert replayguard.main(arguments) == 1
+    assert "1 of" in capsys.readouterr().out
+    assert "**failed**" in (tmp_path / "leaks.md").read_text()
+
+
+def test_another_corpus_is_probed_anew(finished, tmp_path, monkeypatch):
+    probed(finished, tmp_path)
+    (corpus,) = plan("peers", finished).corpora
+    fewer = corpus.replace(corpus.recordings[:-1])
+    asked = []
+    monkeypatch.setattr("eval.benchmarks.tables.leaks.probe_corpus", lambda *a, **k: asked.append(a) or [])
+    leaks.verdicts(fewer, tmp_path, 1, False)
+    assert asked
 
 
 def test_a_training_is_named_after_what_makes_it_another(tiny):

@@ -170,7 +170,7 @@ def _peers(plan: Plan) -> Iterator[Cell]:
                     one_array = without and without[0][0] == "array"
                     if one_array and (system not in ANY_ARRAY or without[0][1] != (array,)):
                         continue  # a network of one array has no unseen one
-                    said = f"without {words(without) if not one_array else 'the tested array'} in training"
+                    said = f"{'the tested array' if one_array else words(without)} held out"
                     training = _training(
                         corpus, system, "all" if one_array else array, seed, without=tuple(without)
                     )

@@ -108,6 +108,14 @@ def _facts(content: dict[str, Any]) -> list[str]:
         f"{content['finished']} of {content['trainings']} trainings finished. EER in % on {content['split']}, each "
         f"trial scored once; {schedule}, dev chooses the epoch."
     )
+    over = sorted({one["interval_over"] for one in content["figures"] if one["eer"] is not None})
+    drawn = (
+        f"Intervals are bootstraps over {' or '.join(over)}, ± is the deviation over seeds. " if over else ""
+    )
+    facts.append(
+        f"{drawn}With under {MIN_TRIALS} trials of a class there is a count and no rate. What draws nothing "
+        f"({', '.join(UNSEEDED)}) is trained once."
+    )
     facts.append("Dev chose epochs and settings, so that these figures are optimistic." if dev else "")
     if content["scale"] < 1:
         facts.append(
@@ -196,15 +204,7 @@ def _cells(content: dict[str, Any], figures: list[dict[str, Any]]) -> list[str]:
             ),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    over = sorted({one["interval_over"] for one in figures if one["eer"] is not None})
-    drawn = f"The interval is a bootstrap over {' or '.join(over)}. " if over else ""
-    return [
-        *lines,
-        "",
-        f"{drawn}With under {MIN_TRIALS} trials of a class there is a count and no rate. What draws nothing "
-        f"({', '.join(UNSEEDED)}) is trained once.",
-        "",
-    ]
+    return [*lines, ""]
 
 
 def _over_sections(content: dict[str, Any], sections: list[str]) -> list[str]:
@@ -236,10 +236,11 @@ def _det(bench: Benchmark) -> bytes:
     panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     for cell in bench.cells:
         if cell.training in bench.records:
-            name = ", ".join(word for word in (cell.section, cell.column) if word)
-            if cell.row not in panels.setdefault(name, {}):
-                table = bench.scores(cell)
-                panels[name][cell.row] = table.score[table.genuine], table.score[table.replay]
+            table = bench.scores(cell)
+            scores = table.score[table.genuine], table.score[table.replay]
+            place = ", ".join(word for word in (cell.section, cell.column) if word)
+            panel = panels.setdefault(f"{place} ({scores[0].size:,} + {scores[1].size:,} trials)", {})
+            panel.setdefault(cell.row, scores)
     return dets_png(panels, title=_title(bench))
 
 
