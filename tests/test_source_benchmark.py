@@ -13,6 +13,7 @@ from eval.benchmarks.cues import made_up
 from eval.benchmarks.source_peers import peer_ratios
 from eval.benchmarks.source_tables import markdown
 from remasc import get_array
+from remasc.schema import PlaybackDevice
 from tests.test_source import table
 from tests.tiny_corpus import make_corpus
 
@@ -38,6 +39,8 @@ def test_the_confusion_matrix_counts_every_trial_once(model):
     matrix = np.array(found["confusion"])
     assert matrix.sum() == len(part.cues)
     assert matrix[found["names"].index("human")].sum() == part.cues.genuine.sum()
+    part.cues.recordings[1].playback_device = PlaybackDevice.VEHICLE  # of which training had none
+    assert np.sum(source_figures.kinds(part, model, llr)["confusion"]) == len(part.cues)
     assert found["accuracy"] == pytest.approx(np.trace(matrix) / matrix.sum())
     assert found["family_accuracy_of_devices"] > found["family_chance"] + 0.2
     json.dumps(found)

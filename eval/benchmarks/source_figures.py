@@ -122,12 +122,14 @@ def kinds(part: Partition, model: SourceModel, llr: np.ndarray) -> dict[str, Any
     true = np.where(synthetic, np.char.add("tts-", part.cues.family), part.cues.family)
     device = ~part.cues.genuine & (said != HUMAN)
     families = [np.char.replace(words_[device], "tts-", "") for words_ in (said, true)]
-    matrix = [[int(((true == t) & (said == s)).sum()) for s in names] for t in names]
-    recalls = [row[i] / sum(row) for i, row in enumerate(matrix) if sum(row)]
+    truths = names + sorted(set(true) - set(names))  # kinds too rare in training are never said
+    matrix = [[int(((true == t) & (said == s)).sum()) for s in names] for t in truths]
+    recalls = [row[i] / sum(row) if i < len(names) else 0.0 for i, row in enumerate(matrix) if sum(row)]
     given = {name: shares[name] + shares[f"tts-{name}"] for name in model.families}
     likeliest = np.array(list(given))[np.stack(list(given.values())).argmax(axis=0)]
     return {
         "names": names,
+        "true": truths,
         "confusion": matrix,
         "accuracy": float((said == true).mean()),
         "balanced_accuracy": float(np.mean(recalls)),

@@ -95,7 +95,7 @@ def _kind_lines(found: dict[str, Any]) -> list[str]:
         "| true \\ said | " + " | ".join(names) + " |",
         "|---|" + "---:|" * len(names),
     ]
-    for name, row in zip(names, found["confusion"], strict=True):
+    for name, row in zip(found["true"], found["confusion"], strict=True):
         if sum(row):
             lines.append(f"| {name} | " + " | ".join(map(str, row)) + " |")
     return lines
