@@ -76,7 +76,11 @@ def network_onnx(network: nn.Module) -> bytes:
             input_names=["planes", "lengths", "frames", "state"], output_names=["score", "kept", "next"],
             dynamic_shapes=({0: batch, 3: STEP * quarters}, {0: batch}, {0: batch}, {0: batch}),
         )  # fmt: skip
-    return program.model_proto.SerializeToString()
+    made = program.model_proto
+    for node in (*made.graph.node, *(node for function in made.functions for node in function.node)):
+        del node.metadata_props[:]  # where in this machine's folders each came from
+        node.doc_string = ""
+    return made.SerializeToString()
 
 
 def parity(network: nn.Module, content: bytes, seeds: Iterable[int] = range(8)) -> dict[str, float]:

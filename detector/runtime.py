@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from detector.calibration import Calibration
-from detector.frontends.portable import PlaneSettings, planes
+from detector.frontends.portable import SCALE, PlaneSettings, planes
 from detector.score import Detector, _threshold
 from detector.systems import Specification
 from remasc.audio import resample
@@ -30,6 +30,7 @@ FORMAT = 2  # 1 had no state
 MANIFEST, NETWORK = "detector.json", "network.onnx"
 MAX_BYTES = {MANIFEST: 2**20, NETWORK: 2**28}
 STEP = 4  # a chunk's frames are a multiple of it
+MOVED = 0.1  # natural logarithm of power, 0.4 dB
 
 
 class OnnxDetector(Detector):
@@ -81,6 +82,11 @@ class Stream:
         self.kept = int(kept[0])
         return float(score[0])
 
+    def score(self, rest: np.ndarray) -> float:
+        """What `feed` would give for these planes; nothing is kept of them."""
+        heard = np.concatenate([self.waiting, rest], axis=-1)
+        return float(self._session.run(["score"], self.inputs(heard))[0][0])
+
     def inputs(self, planes: np.ndarray) -> dict[str, np.ndarray]:
         """What the network takes, for planes (6, K, n) that follow those it has kept."""
         frames = planes.shape[-1]
@@ -90,6 +96,36 @@ class Stream:
             "frames": np.array([self.kept], np.int64),
             "state": self.state,
         }
+
+
+class Looks:
+    """The scores of a growing command's planes, each look from the state of the one before.
+
+    Planes are relative to the command so far, so all of them move a little when it becomes longer. Here those of
+    the past stay as they were heard first, until their level has moved by `MOVED` or the command is twice as long:
+    then all of it is heard anew. So the score of a look is near that of the whole, and costs no more in a long
+    command.
+    """
+
+    def __init__(self, detector: OnnxDetector):
+        self._detector = detector
+        self._stream: Stream | None = None
+        self._heard = self._begun = 0
+        self._mark, self._level = (0, 0), 0.0
+
+    def score(self, planes: np.ndarray, certain: int) -> float:
+        """Of planes (6, K, N); more sound will not change the first `certain` frames, but for moving them."""
+        level, frames = planes[0], planes.shape[-1]
+        moved = self._stream is None or abs(float(level[self._mark]) - self._level) * SCALE[0] > MOVED
+        if self._stream is None or moved or frames >= 2 * self._begun:
+            self._stream, self._heard, self._begun = self._detector.stream(), 0, frames
+            band, frame = np.unravel_index(int(level[:, :certain].argmax()), level[:, :certain].shape)
+            self._mark = int(band), int(frame)
+            self._level = float(level[self._mark])
+        if certain > self._heard:
+            self._stream.feed(planes[..., self._heard : certain])
+            self._heard = certain
+        return self._stream.score(planes[..., certain:])
 
 
 def is_exported(folder: Path) -> bool:

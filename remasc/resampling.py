@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -11,7 +10,10 @@ import numpy as np
 
 LONGEST = 20_000  # neither number of a ratio is larger: 1.3 million taps, a tenth of a second
 OUTPUTS = 64  # samples made by one matrix product: few, and it is slow; many, and it multiplies zeros
-ROWS = 2048  # worked on at once, so that memory does not grow with the recording
+ALIKE = (
+    16  # periods multiplied at once, always: products of one shape round alike, in a whole and in its parts
+)
+ROWS = 128 * ALIKE  # copied at once, so that memory does not grow with the recording
 
 
 def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -96,8 +98,8 @@ class Resampler:
         self._fed += samples.shape[1]
         held = np.concatenate([self._held, samples], axis=1)
         length = -(-self._fed * self.up // self.down) - self._made
-        made = _periods(held, self._bank, -(-length // self._bank.outputs))[:, :length]
-        certain = max(0, (held.shape[1] - self._bank.reach) // self._bank.inputs + 1)
+        made = _periods(held, self._bank, _count(length, self._bank))[:, :length]
+        certain = max(0, (held.shape[1] - self._bank.reach) // self._bank.inputs + 1) // ALIKE * ALIKE
         self._held = held[:, certain * self._bank.inputs :]
         self._made += certain * self._bank.outputs
         return np.split(made, [certain * self._bank.outputs], axis=1)
@@ -106,27 +108,33 @@ class Resampler:
 def _filtered(x: np.ndarray, up: int, down: int, length: int) -> np.ndarray:
     """(C, T) -> (C, length): output n is the sum over k of x[k] h[n down - k up], as matrix products."""
     bank = _bank(up, down)
-    made = _periods(np.pad(x, ((0, 0), (bank.before, 0))), bank, -(-length // bank.outputs))
+    made = _periods(np.pad(x, ((0, 0), (bank.before, 0))), bank, _count(length, bank))
     return np.ascontiguousarray(made[:, :length])
 
 
+def _count(length: int, bank: _Bank) -> int:
+    """Periods that hold so many outputs."""
+    return -(-length // (bank.outputs * ALIKE)) * ALIKE
+
+
 def _periods(x: np.ndarray, bank: _Bank, periods: int) -> np.ndarray:
-    """(C, T) -> (C, periods * outputs); x begins `before` samples before the first period, zeros follow it."""
+    """(C, T) -> (C, periods * outputs); x begins `before` samples before the first period, zeros follow it.
+
+    `ALIKE` divides the periods.
+    """
     missing = (periods - 1) * bank.inputs + bank.reach - x.shape[1]
     padded = np.pad(x, ((0, 0), (0, max(0, missing))))
     made = np.empty((len(x), periods, bank.outputs), np.float32)
     for part in bank.parts:
         windows = np.lib.stride_tricks.sliding_window_view(
             padded[:, bank.before + part.start :], len(part.weights), axis=1
-        )[:, :: bank.inputs][:, :periods]
+        )[:, :: bank.inputs]
         for channel, rows in enumerate(windows):
-            for some in _slices(periods):
-                made[channel, some, part.first : part.last] = np.ascontiguousarray(rows[some]) @ part.weights
+            for start in range(0, periods, ROWS):
+                some = np.ascontiguousarray(rows[start : start + ROWS])
+                products = some.reshape(-1, ALIKE, len(part.weights)) @ part.weights
+                made[channel, start : start + ROWS, part.first : part.last] = products.reshape(len(some), -1)
     return made.reshape(len(x), -1)
-
-
-def _slices(count: int) -> Iterator[slice]:
-    return (slice(start, min(start + ROWS, count)) for start in range(0, count, ROWS))
 
 
 @lru_cache(maxsize=8)

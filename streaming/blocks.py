@@ -40,7 +40,7 @@ def checked(block: np.ndarray, num_mics: int | None) -> np.ndarray:
         raise ValueError(
             f"a block has {len(block)} channels, the array {num_mics}; pick the array's channels, or transpose it"
         )
-    if not np.issubdtype(block.dtype, np.floating):
+    if block.dtype.kind != "f":
         raise ValueError(
             f"a block holds {block.dtype} numbers; expected float in [-1, 1], int16 divided by 32768 for example"
         )

@@ -230,9 +230,11 @@ class StreamingDetector:
         state, command = self.state, (heard.origin, heard.span.first)
         if command != state.command:
             state.command, state.detector = command, growing(self.detector)
+        # one that hears all of a command each time knows of nothing provisional
+        more = {} if state.detector is self.detector else {"provisional": heard.growing}
         try:
             judged = state.detector.judge(
-                heard.waveform, self.sample_rate, self.array, threshold=self.settings.threshold
+                heard.waveform, self.sample_rate, self.array, threshold=self.settings.threshold, **more
             )
         except (ValueError, RuntimeError, MemoryError) as error:
             state.command = None  # what it knows of the command may be half of it

@@ -60,7 +60,12 @@ class Ring:
             raise ValueError(
                 f"samples {start} to {end} were asked for, but the ring holds {self.start} to {self.end}"
             )
-        return self._samples[:, np.arange(start, end) % self.capacity]
+        samples = np.empty((self.num_mics, end - start), np.float32)
+        first = start % self.capacity
+        head = min(end - start, self.capacity - first)
+        samples[:, :head] = self._samples[:, first : first + head]
+        samples[:, head:] = self._samples[:, : end - start - head]
+        return samples
 
     def reset(self) -> None:
         """Forget everything; the next sample is number 0 again."""

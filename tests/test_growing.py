@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import detector
+from detector import quality
 from detector.frontends.growing import GrowingPlanes
 from detector.frontends.planes import CovariancePlanes, Frames
 from detector.growing import growing
@@ -110,3 +111,35 @@ def test_what_hears_no_planes_is_given_back():
 
     for other in (Cheap(), None):
         assert growing(other) is other
+
+
+@pytest.mark.parametrize(
+    "fault", ["", "clipped", "copied", "gated", "dead", "silent", "click", "narrow", "long"]
+)
+def test_faults_are_found_in_parts_as_in_the_whole(fault):
+    x, rate, g = recording(3, 2 * RATE, noise=2e-3), RATE, np.random.default_rng(len(fault))
+    if fault == "clipped":
+        x[1] = np.clip(60 * x[1], -1, 1)
+    elif fault == "copied":
+        x[2] = x[0]
+    elif fault == "gated":
+        x[:, 9000:9700] = 0
+    elif fault == "dead":
+        x[1] = 0.25
+    elif fault == "silent":
+        x *= 1e-5
+    elif fault == "click":
+        x[:, 12_000:12_100] *= 1e4
+        x /= np.abs(x).max()
+    elif fault == "narrow":
+        rate = 8000
+    elif fault == "long":
+        x = np.tile(x, 16)
+    faults, here, said = quality.Faults(3, rate), 0, set()
+    for end in cuts(g, x.shape[1], 9000):
+        faults.feed(x[:, here:end])
+        here = end
+        said.add(quality.fault(x[:, :end], rate))
+        assert faults.first() == quality.fault(x[:, :end], rate), end
+    assert (fault == "") == (faults.first() is None), said
+    assert faults.first(4) == "channels"

@@ -139,8 +139,8 @@ def test_resampling_is_polyphase_filtering(one, other, samples):
 
 def test_long_recordings_are_resampled_in_pieces(monkeypatch):
     whole = resample(noise(samples=30_000), 44100, 16000)
-    monkeypatch.setattr("remasc.resampling.ROWS", 7)
-    assert np.allclose(resample(noise(samples=30_000), 44100, 16000), whole, atol=1e-6)
+    monkeypatch.setattr("remasc.resampling.ROWS", 32)
+    assert np.array_equal(resample(noise(samples=30_000), 44100, 16000), whole)
 
 
 def test_resampling_needs_numpy_alone():

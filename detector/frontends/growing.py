@@ -47,6 +47,7 @@ class GrowingPlanes(Generic[A]):
         self._peak = 0.0
         self._fed = 0
         self._frames = 0  # that lie within what was fed
+        self.certain = 0  # of those: frames whose covariances will stay
         self._begun: list[A] = []  # covariances not smoothed yet, and those before that smoothing takes in
         self._cells: list[tuple[A, A]] = []  # smoothed covariances and their shares
 
@@ -65,16 +66,16 @@ class GrowingPlanes(Generic[A]):
         found = front.covariances(samples[:, : (count - 1) * front.hop + front.n_fft])
         begun = front.joined([*self._begun, found])
 
-        smooth, frames = max(0, self._frames - reach), self._frames + certain  # before and after
+        smooth, frames = self.certain, self._frames + certain
         first = max(0, smooth - reach)  # the frame that `begun` begins with
-        certain_smooth = max(smooth, frames - reach)
+        self.certain = max(0, frames - reach)
         covariances = front.cut(front.smoothed(begun), smooth - first, self._frames + count - first)
         shares = front.shares(covariances)
         made = [front.joined(list(parts)) for parts in zip(*self._cells, (covariances, shares), strict=True)]
 
-        new = certain_smooth - smooth
+        new = self.certain - smooth
         self._cells.append((front.cut(covariances, 0, new), front.cut(shares, 0, new)))
-        self._begun = [front.cut(begun, max(0, certain_smooth - reach) - first, frames - first)]
+        self._begun = [front.cut(begun, max(0, self.certain - reach) - first, frames - first)]
         self._samples, self._frames = samples[:, certain * front.hop : known], frames
         self._peak = max(self._peak, float(np.abs(samples[:, :known]).max(initial=0.0)))
         peak = max(self._peak, float(np.abs(rest).max(initial=0.0)), 1e-9)

@@ -1,7 +1,7 @@
 """The compact detector's planes in NumPy alone, for machines without torch: `CovariancePlanes` for one recording.
 
 The same numbers as `detector.frontends.planes`, which trains and defines them, but for the last digits of float32.
-Here the microphones lie innermost, as NumPy's matrix product wants them.
+Its matrix product wants the microphones innermost, so they lie so where matrices are squared.
 Shapes: M microphones, T samples, F bins, N frames, K bands.
 """
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+
+from detector.frontends.growing import GrowingPlanes
 
 VERSION = 3  # of the planes; others are refused
 SHIFT = (-6.0, -0.5, -1.2, -0.9, 0.3)
@@ -48,17 +50,47 @@ class PlaneSettings:
 
 def planes(x: np.ndarray, settings: PlaneSettings) -> np.ndarray:
     """Waveforms (M, T) float32 at the settings' rate -> planes (6, K, N) float32."""
-    mics = len(x)
-    missing = settings.min_frames * settings.hop - x.shape[1]
-    x = np.pad(x, ((0, 0), (0, max(0, missing)))).astype(np.float32)
-    x /= max(float(np.abs(x).max()), 1e-9)
-    filters, first, last = _bands(settings)
-    covariance = _covariance(_stft(x, settings)[:, first:last], filters, settings.smooth)
-    made = _planes(covariance)
-    heard = _audible(made[:1])
-    made = (made - np.array(SHIFT, np.float32)[:, None, None]) / np.array(SCALE, np.float32)[:, None, None]
-    made[1:] *= heard if mics > 1 else 0
-    return np.concatenate([made, np.full_like(made[:1], 1 - 1 / mics)])
+    x = np.asarray(x, np.float32)
+    return GrowingPlanes(Frames(settings), len(x)).heard(x, x[:, :0])
+
+
+class Frames:
+    """The planes in the parts that `detector.frontends.growing` asks for.
+
+    Covariances are packed, (M, M, K, N) float32: Re R_ij in row i of column j >= i, Im R_ij in row j, column i < j.
+    """
+
+    def __init__(self, settings: PlaneSettings):
+        self._settings = settings
+        self.n_fft, self.hop, self.smooth = settings.n_fft, settings.hop, settings.smooth
+        self.min_frames = settings.min_frames
+
+    def covariances(self, samples: np.ndarray) -> np.ndarray:
+        filters, first, last = _bands(self._settings)
+        return _covariance(_stft(samples, self._settings)[..., first:last], filters)
+
+    def smoothed(self, covariances: np.ndarray) -> np.ndarray:
+        return _smoothed(covariances, self.smooth)
+
+    def shares(self, covariances: np.ndarray) -> np.ndarray:
+        return _shares(covariances)
+
+    def planes(self, covariances: np.ndarray, shares: np.ndarray, least: float) -> np.ndarray:
+        made, mics = _planes(covariances, shares, least), len(covariances)
+        heard = _audible(made[:1])
+        made = (made - np.array(SHIFT, np.float32)[:, None, None]) / np.array(SCALE, np.float32)[
+            :, None, None
+        ]
+        made[1:] *= heard if mics > 1 else 0
+        return np.concatenate([made, np.full_like(made[:1], 1 - 1 / mics)])
+
+    @staticmethod
+    def joined(parts: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate(parts, axis=-1)
+
+    @staticmethod
+    def cut(whole: np.ndarray, start: int, stop: int) -> np.ndarray:
+        return whole[..., start:stop]
 
 
 def mel_bands(bands: int, n_fft: int, sample_rate: int, low: float, high: float) -> np.ndarray:
@@ -82,27 +114,34 @@ def _bands(settings: PlaneSettings) -> tuple[np.ndarray, int, int]:
 
 
 def _stft(x: np.ndarray, settings: PlaneSettings) -> np.ndarray:
-    """Centred Hann spectra (M, F, N) complex64, padded with zeros."""
-    size, half = settings.n_fft, settings.n_fft // 2
-    window = np.hanning(size + 1)[:-1].astype(np.float32)
-    padded = np.pad(x, ((0, 0), (half, half)))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size, axis=-1)[:, :: settings.hop]
-    return np.fft.rfft(frames * window, axis=-1).astype(np.complex64).swapaxes(1, 2)
+    """Hann spectra (M, N, F) complex64 of the frames that lie wholly within (M, t)."""
+    window = np.hanning(settings.n_fft + 1)[:-1].astype(np.float32)
+    frames = np.lib.stride_tricks.sliding_window_view(x, settings.n_fft, axis=-1)[:, :: settings.hop]
+    return np.fft.rfft(frames * window, axis=-1).astype(np.complex64, copy=False)
 
 
-def _covariance(spectrum: np.ndarray, filters: np.ndarray, smooth: int) -> np.ndarray:
-    """Mean over `smooth` frames of each band's `sum w x x^H`: (M, F, N) -> (K, N, M, M) complex64."""
-    mics, _, frames = spectrum.shape
+def _covariance(spectrum: np.ndarray, filters: np.ndarray) -> np.ndarray:
+    """Each band's `sum w x x^H`: (M, N, F) -> packed (M, M, K, N)."""
+    mics, frames, _ = spectrum.shape
     real, imag = np.ascontiguousarray(spectrum.real), np.ascontiguousarray(spectrum.imag)
-    covariance = np.zeros((len(filters), frames, mics, mics), np.complex64)
+    packed = np.empty((mics, mics, len(filters), frames), np.float32)
     for i in range(mics):
-        parts = np.stack([real[i] * real[i:] + imag[i] * imag[i:], imag[i] * real[i:] - real[i] * imag[i:]])
-        banded = _smoothed(filters @ parts, smooth)  # (2, M - i, K, N)
-        row = (banded[0] + 1j * banded[1]).transpose(1, 2, 0)
-        covariance[:, :, i, i:] = row
-        covariance[:, :, i:, i] = row.conj()
-        covariance[:, :, i, i] = banded[0, 0]
-    return covariance
+        packed[i, i:] = ((real[i] * real[i:] + imag[i] * imag[i:]) @ filters.T).swapaxes(1, 2)
+        crossed = imag[i] * real[i + 1 :] - real[i] * imag[i + 1 :]
+        packed[i + 1 :, i] = (crossed @ filters.T).swapaxes(1, 2)
+    return packed
+
+
+def _unpacked(packed: np.ndarray) -> np.ndarray:
+    """Packed (M, M, ...) -> Hermitian (..., M, M) complex64, the microphones innermost."""
+    mics = len(packed)
+    whole = np.empty((*packed.shape[2:], mics, mics), np.complex64)
+    for i in range(mics):
+        whole[..., i, i] = packed[i, i]
+        for j in range(i + 1, mics):
+            whole.real[..., i, j] = whole.real[..., j, i] = packed[i, j]
+            whole.imag[..., i, j], whole.imag[..., j, i] = packed[j, i], -packed[j, i]
+    return whole
 
 
 def _smoothed(x: np.ndarray, width: int) -> np.ndarray:
@@ -117,40 +156,56 @@ def _smoothed(x: np.ndarray, width: int) -> np.ndarray:
     return total / count
 
 
-def _planes(covariance: np.ndarray) -> np.ndarray:
-    """(K, N, M, M) -> (5, K, N) float32: level, principal, second, match, spread."""
-    mics = covariance.shape[-1]
-    power = np.einsum("knii->kni", covariance).real.clip(min=0)
-    trace = power.sum(axis=-1)
-    level = _relative_level(trace / mics)
+def _planes(covariance: np.ndarray, shares: np.ndarray, least: float) -> np.ndarray:
+    """Packed (M, M, K, N), its `_shares` -> (5, K, N) float32: level, principal, second, match, spread."""
+    mics, frames = len(covariance), covariance.shape[-1]
+    power = np.einsum("iikn->ikn", covariance).clip(min=0)
+    trace = power.sum(axis=0)
+    level = _relative_level(trace / np.float32(mics), np.float32(least))
     if mics == 1:
         return np.stack([level, *[np.zeros_like(level)] * 4])
-    floor = EPS * trace.max() + 1e-20
-    normed = covariance * (1 / (trace + floor))[..., None, None]
-    cells, step = normed.reshape(-1, mics, mics), max(64, BLOCK // mics**2)
-    shares = [_shares(cells[start : start + step]) for start in range(0, len(cells), step)]
-    first, rest = (np.concatenate(parts).reshape(trace.shape) for parts in zip(*shares, strict=True))
-    whole = (normed * _audible(level)[..., None, None]).mean(axis=1, keepdims=True)
-    match = _quadratic(_principal(whole), normed).clip(1e-4, 1)
-    log_power = np.log(power + floor / mics)
-    made = [level, np.log(first), np.log(rest / first), np.log(match), log_power.std(axis=-1, ddof=1)]
+    floor = np.float32(EPS * float(trace.max()) + least)
+    owned = trace / (trace + floor)
+    first = (owned * shares[0]).clip(1 / mics, 1)
+    # what is left is orthogonal to the principal direction
+    rest = np.sqrt((owned**2 * shares[1] + (first - owned * shares[0]) ** 2).clip(min=1e-8))
+    whole = np.einsum("ijkn,kn->ijk", covariance, _audible(level) / (trace + floor)) / np.float32(frames)
+    vector = _principal(_unpacked(whole)).T  # (M, K)
+    along = np.zeros_like(trace)
+    for i in range(mics):
+        along += np.abs(vector[i, :, None]) ** 2 * covariance[i, i]
+        for j in range(i + 1, mics):
+            product = 2 * vector[i].conj() * vector[j]  # v^H R v, of R_ij and R_ji
+            along += product.real[:, None] * covariance[i, j] - product.imag[:, None] * covariance[j, i]
+    match = (along / (trace + floor)).clip(1e-4, 1)
+    log_power = np.log(power + floor / np.float32(mics))
+    made = [level, np.log(first), np.log(rest / first), np.log(match), log_power.std(axis=0, ddof=1)]
     return np.stack(made).astype(np.float32)
 
 
-def _shares(normed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The principal eigenvalue, and the norm of what it leaves, of matrices of trace 1."""
-    vector = _principal(normed)
-    first = _quadratic(vector, normed).clip(1 / normed.shape[-1], 1)
-    left = normed - first[..., None, None] * (vector[..., :, None] * vector[..., None, :].conj())
-    norm = np.einsum("...ij,...ij->...", left, left.conj()).real
-    return first, np.sqrt(norm.clip(min=1e-8))
+def _shares(covariance: np.ndarray) -> np.ndarray:
+    """Of each cell's trace: the principal eigenvalue's share, and what it leaves, squared; packed -> (2, K, N)."""
+    mics, frames = len(covariance), covariance.shape[-1]
+    shares = np.empty((2, *covariance.shape[2:]), np.float32)
+    step = max(4, BLOCK // (mics**2 * covariance.shape[2]))
+    for start in range(0, frames, step):
+        some = slice(start, start + step)
+        normed = _unpacked(covariance[..., some])
+        normed *= (1 / np.einsum("...ii->...", normed).real.clip(min=1e-37))[..., None, None]
+        vector = _principal(normed)
+        first = _quadratic(vector, normed)
+        left = normed - first[..., None, None] * (vector[..., :, None] * vector[..., None, :].conj())
+        shares[0, :, some] = first
+        shares[1, :, some] = np.einsum("...ij,...ij->...", left, left.conj()).real
+    return shares
 
 
 def _principal(covariance: np.ndarray) -> np.ndarray:
     """The longest column of R^(2^`SQUARINGS`), as a unit vector: (..., M, M) -> (..., M)."""
     power = covariance
-    for _ in range(SQUARINGS):
-        power = power * (1 / np.einsum("...ii->...", power).real.clip(min=EPS))[..., None, None]
+    for turn in range(SQUARINGS):
+        if turn % 2 == 0:  # a trace of 1 becomes M^-3 at least in two turns: no digit is lost
+            power = power * (1 / np.einsum("...ii->...", power).real.clip(min=EPS))[..., None, None]
         power = power @ power
     lengths = np.einsum("...ij,...ij->...j", power, power.conj()).real
     column = lengths.argmax(axis=-1)[..., None]
@@ -168,8 +223,8 @@ def _audible(level: np.ndarray) -> np.ndarray:
     return (1 - np.float32(FLOOR) * np.exp(-level)).clip(min=0)
 
 
-def _relative_level(power: np.ndarray) -> np.ndarray:
+def _relative_level(power: np.ndarray, least: np.float32) -> np.ndarray:
     """Log power (K, N) over the mean of the loudest tenth of the frames, floored."""
     frames = power.sum(axis=0)
     loud = np.sort(frames)[-max(1, len(frames) // 10) :].mean() / len(power)
-    return np.log(power / max(loud, 1e-20) + np.float32(FLOOR))
+    return np.log(power / max(loud, least) + np.float32(FLOOR))
