@@ -117,7 +117,7 @@ class Detector:
         array = get_array(array) if isinstance(array, str | Path) else array
         threshold = self.threshold if threshold is None else threshold
         waveform = _samples(waveform)
-        reason = quality.fault(waveform, sample_rate, array.num_mics if array else None) or ""
+        reason = self._fault(waveform, sample_rate, array.num_mics if array else None) or ""
         if reason == "channels":
             detail = f"{len(waveform)} channels, but the array {array.name} has {array.num_mics}"
             return Judgement(trial, None, None, None, "undecided", reason, detail)
@@ -180,6 +180,9 @@ class Detector:
             )
         self.specification.check(len(waveform), array)
         return waveform
+
+    def _fault(self, waveform: np.ndarray, sample_rate: int, num_mics: int | None) -> str | None:
+        return quality.fault(waveform, sample_rate, num_mics)
 
     def _logit(self, waveform: np.ndarray, sample_rate: int) -> float:
         import torch
