@@ -623,3 +623,29 @@ def test_every_scene_may_have_an_array_of_its_own(speech, tmp_path):
     assert len({scene["array"]["name"] for scene in scenes.values()}) == 16
     parts = training_parts(TrainConfig(corpus=root, out=tmp_path / "run"), Corpus.from_meta(root))
     assert sum(map(len, parts.values())) == 16
+
+
+def test_a_partition_may_be_recorded_by_one_array_a_scene(speech, tmp_path):
+    """Siblings by the same one, arrays about as often in every environment; the other partitions by all; and what
+    an array recorded does not depend on which arrays are asked for."""
+    recipe = dataclasses.replace(TINY, name="one-array", pairs={"train": 120, "eval": 2}, one_array=["train"])
+    scenes = drawn(recipe, "one-array", speech)
+    heard = {}
+    for scene in scenes:
+        assert len(scene.get("arrays", "1234")) == (1 if scene["partition"] == "train" else 4)
+        if scene["partition"] == "train":
+            heard.setdefault(scene["pair"], set()).add((scene["environment"], *scene["arrays"]))
+    assert all(len(both) == 1 for both in heard.values())
+    assert len(set().union(*heard.values())) == 16
+    few = dataclasses.replace(recipe, pairs={"train": 6, "eval": 1})
+    roots = {}
+    for arrays in (("D2",), ("D1", "D2", "D3", "D4")):
+        out = tmp_path / str(len(arrays))
+        roots[arrays] = generate(few, out, speech=speech, arrays=arrays, workers=1, progress=False)
+    alone, beside = (Corpus.from_meta(root) for root in roots.values())
+    assert {len(part.filter(array="D2")) for part in (alone, beside)} == {len(alone)}
+    assert len(beside) == 12 + 8
+    with pytest.raises(ValueError, match="one_array"):
+        dataclasses.replace(recipe, random_arrays=True)
+    with pytest.raises(ValueError, match="one_array"):
+        dataclasses.replace(recipe, one_array=["training"])

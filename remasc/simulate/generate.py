@@ -23,7 +23,7 @@ from remasc.simulate.split import split
 from remasc.simulate.template import draw_rows, template_rows
 from remasc.simulate.voices import make_voices
 
-VERSION = 5  # of the simulator: raised whenever the same recipe would give other bytes
+VERSION = 6  # of the simulator: raised whenever the same recipe would give other bytes
 STAND_INS = {
     "source_recorder 3": "the clean utterance itself, played without a recorder; no synthesiser spoke it",
     "random rooms": "train only; their environment is that whose background they have, their position is -1",

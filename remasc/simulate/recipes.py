@@ -87,11 +87,11 @@ class Recipe:
     voices: dict[str, int] = field(default_factory=lambda: {"train": 24, "dev": 6, "eval": 10})
     unlabelled_share: float = 0.25  # how often train asks sets without speaker labels, where there are any
     source_recorders: dict[str, float] = field(default_factory=lambda: {"1": 0.4, "2": 0.35, "3": 0.25})
-    effort_db: float = 2.6  # standard deviation of the voices' tilt, dB per octave around 1 kHz
-    colour_db: float = 4.0  # and of their colour: a smooth curve, dB at each octave
+    effort_db: float = 3.0  # standard deviation of the voices' tilt, dB per octave around 1 kHz
+    colour_db: float = 5.5  # and of their colour: a smooth curve, dB at each octave
     codec_share: float = 0.3
     built_in_share: float = 0.3  # share of the vehicle's replays that come from its own loudspeakers
-    equaliser_share: float = 0.25  # of the replays: the attacker inverts the device's response
+    equaliser_share: float = 0.35  # of the replays: the attacker inverts the device's response
     dereverberated_share: float = 0.2  # of the recorded replays: the recording room's late part turned down
     target_room_share: float = 0.15  # of the recorded replays: recorded in the room where they are played
     bystander_share: float = 0.1  # of all scenes: a silent person breathes beside the talker or the device
@@ -110,6 +110,9 @@ class Recipe:
         ""  # "exact" or "matched": row by row after a real meta.csv; `pairs` then names partitions
     )
     null: bool = False  # no difference between the chains: the null control
+    one_array: list[str] = field(
+        default_factory=list
+    )  # partitions whose scenes are each recorded by one array
     random_arrays: bool = False  # every scene is recorded by an array of its own, of 1 to 16 microphones
     # what is switched off to see what it carries
     movement: bool = True  # talkers sway and turn their heads
@@ -139,6 +142,12 @@ class Recipe:
         for key in (f.name for f in dataclasses.fields(self) if f.type == "bool"):
             if not isinstance(getattr(self, key), bool):
                 self._refuse(key, getattr(self, key), "true or false")
+        if not isinstance(self.one_array, list) or not set(map(str, self.one_array)) <= set(PARTITIONS):
+            self._refuse("one_array", self.one_array, f"a list of some of {', '.join(PARTITIONS)}")
+        if self.one_array and self.random_arrays:
+            self._refuse(
+                "one_array", self.one_array, "none of it with random_arrays, where every scene has its own"
+            )
         if self.template not in ("", "exact", "matched"):
             self._refuse("template", self.template, "exact or matched")
         self._expect_held_out()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from remasc.arrays import ARRAYS
 from remasc.identity import scene_rng
 from remasc.parallel import tracked
 from remasc.protocol import PARTITIONS
@@ -226,13 +227,16 @@ def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: C
     if recipe.replay_farther:
         place, other = sorted((place, draw_place(room, environment, random, rng)), key=_distance)
     family = int(rng.integers(1, 5))
+    heard = {}
+    if cast.partition in recipe.one_array:  # of its own stream: what is said does not depend on who hears it
+        heard = {"arrays": [str(scene_rng(corpus_name, pair, "array").choice(list(ARRAYS)))]}
     # both siblings say the same in the same voice
     said = {"voice": voice, "utterance": parts, "spoken": spoken, **draw_voice(recipe, rng)}
     out = []
     for sibling in range(1 + recipe.replays_per_genuine):
         scene_id = f"{pair}-{'g' if sibling == 0 else 'r' + str(sibling)}"
         own = scene_rng(corpus_name, scene_id, "scene")
-        scene = {"scene_id": scene_id, "pair": pair}
+        scene = {"scene_id": scene_id, "pair": pair, **heard}
         scene |= set_scene(recipe, cast, environment, room, other if sibling else place, said, own)
         if sibling:
             add_replay(scene, recipe, own, turn=family + sibling - 1)
