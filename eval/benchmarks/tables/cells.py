@@ -18,13 +18,18 @@ from typing import Any
 
 from detector.config import DEFAULTS, TrainConfig
 from eval.benchmarks.tables.conditions import Conditions, slug
+from eval.benchmarks.tables.views import some_minutes
 from remasc import Corpus
 from remasc.atomic import write_text
 from remasc.protocol import partitions
+from remasc.schema import name_of
 
 SPEED = "speed.json"
 SPEED_CLIPS = 12
 QUICK_EPOCHS = 2
+
+
+Scored = tuple[Path, str, float]  # corpus, array, minutes of adaptation
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Test:
-    """The trials of an array of a corpus, of those that `only` keeps, or that `without` held out of training."""
+    """The trials of an array of a corpus, those that `only` keeps, or that `without` held out of training; judged
+    after `minutes` of the array's own recordings (of train) adapted the detector to it, 0 as it was trained."""
 
     __test__ = False  # no test of pytest's
 
@@ -92,11 +98,12 @@ class Test:
     array: str
     only: Conditions = ()
     without: Conditions = ()
+    minutes: float = 0.0
 
     @property
-    def scored(self) -> tuple[Path, str]:
+    def scored(self) -> Scored:
         """What is scored, once, for all tests of the same recordings."""
-        return self.corpus, self.array
+        return self.corpus, self.array, self.minutes
 
 
 @dataclass(frozen=True)
@@ -123,15 +130,18 @@ def undertrained(system: str, epochs: int, record: dict[str, Any]) -> bool:
     return DEFAULTS[system].get("schedule") == "cosine" or record["epochs"] >= epochs
 
 
-def score_folder(config: TrainConfig, test: tuple[Path, str], split: str) -> Path:
-    return config.out / f"{split}-{test[0].resolve().name}-{test[1]}"
+def score_folder(config: TrainConfig, scored: Scored, split: str) -> Path:
+    root, array, minutes = scored
+    return config.out / f"{split}-{root.resolve().name}-{array}{_after(minutes)}"
 
 
-def run(
-    config: TrainConfig, tests: list[tuple[Path, str]], split: str, alone: bool, shown: bool
-) -> dict[str, Any]:
+def _after(minutes: float) -> str:
+    return f"-after-{minutes:g}min" if minutes else ""
+
+
+def run(config: TrainConfig, tests: list[Scored], split: str, alone: bool, shown: bool) -> dict[str, Any]:
     """Train what is not trained and score what is not scored: the run.json, and the speed (CPU seconds for a second
-    of sound) by array. `alone`: no other cell runs beside this one."""
+    of sound) by folder of scores. `alone`: no other cell runs beside this one."""
     from detector.batch import score_corpus
     from detector.train import train
 
@@ -141,12 +151,29 @@ def run(
             _prepare(config, shown)
         folder = train(config, progress=shown).folder
         speeds = {}
-        for root, array in tests:
-            corpus, out = Corpus.from_meta(root), score_folder(config, (root, array), split)
+        for root, array, minutes in tests:
+            corpus, out = Corpus.from_meta(root), score_folder(config, (root, array, minutes), split)
+            detector = _adapted(folder, corpus, array, minutes) if minutes else folder
             options = {"split": split, "arrays": [array], "workers": None if alone else 1, "progress": shown}
-            score_corpus(str(folder), corpus, out, **options)
-            speeds[array] = _speed(folder, corpus, out / SPEED, split, array)
+            score_corpus(str(detector), corpus, out, **options)
+            speeds[out.name] = _speed(detector, corpus, out / SPEED, split, array)
     return json.loads((folder / "run.json").read_text(encoding="utf-8")) | {"speeds": speeds}
+
+
+def _adapted(folder: Path, corpus: Corpus, array: str, minutes: float) -> Path:
+    """The detector in `folder` adapted to an array by `replayguard adapt`; made once and kept."""
+    from detector.adapt import adapt
+
+    out = folder / f"adapted-{array}{_after(minutes)}"
+    if not (out / "run.json").exists():
+        rows = [
+            f"{r.path.resolve()},{name_of(r.label)},{r.speaker}"
+            for r in some_minutes(partitions(corpus)["train"], array, minutes)
+        ]
+        listed = folder / f"{out.name}.csv"
+        write_text(listed, "\n".join(["file,label,speaker", *rows]) + "\n")
+        adapt(folder, listed, array, out, progress=False)
+    return out
 
 
 @contextmanager

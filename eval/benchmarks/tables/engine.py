@@ -16,7 +16,7 @@ from typing import Any
 from detector.config import TrainConfig
 from eval.benchmarks.tables import cells as cells_of
 from eval.benchmarks.tables import leaks, page
-from eval.benchmarks.tables.cells import Training
+from eval.benchmarks.tables.cells import Scored, Training
 from eval.benchmarks.tables.options import Options
 from eval.benchmarks.tables.planning import Benchmark, plan
 from remasc.atomic import whole_file
@@ -80,16 +80,16 @@ def keep(bench: Benchmark, results: Path) -> None:
             shutil.copyfile(path, temporary)
 
 
-def _jobs(bench: Benchmark) -> dict[Training, list[tuple[Path, str]]]:
+def _jobs(bench: Benchmark) -> dict[Training, list[Scored]]:
     """Training -> what it is scored on, each once, in the order of the plan."""
-    jobs: dict[Training, list[tuple[Path, str]]] = defaultdict(list)
+    jobs: dict[Training, list[Scored]] = defaultdict(list)
     for cell in bench.cells:
         if cell.test.scored not in jobs[cell.training]:
             jobs[cell.training].append(cell.test.scored)
     return dict(jobs)
 
 
-def _finished(config: TrainConfig, tests: Sequence[tuple[Path, str]], options: Options) -> bool:
+def _finished(config: TrainConfig, tests: Sequence[Scored], options: Options) -> bool:
     folders = [cells_of.score_folder(config, test, options.split) for test in tests]
     return (config.out / "run.json").exists() and all((f / cells_of.SPEED).exists() for f in folders)
 
@@ -97,7 +97,7 @@ def _finished(config: TrainConfig, tests: Sequence[tuple[Path, str]], options: O
 def _job(
     training: Training,
     config: TrainConfig,
-    tests: list[tuple[Path, str]],
+    tests: list[Scored],
     split: str,
     alone: bool,
     shown: bool,

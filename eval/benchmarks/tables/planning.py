@@ -71,7 +71,7 @@ class Benchmark:
                     "one_for_all": cell.training.array == "all",
                     "scores": str((self.scored(cell) / "scores.tsv").relative_to(self.options.folder)),
                     "seed": cell.training.seed,
-                    "speed": record["speeds"][cell.test.array],
+                    "speed": record["speeds"][self.scored(cell).name],
                     "undertrained": cut,
                 }
             )

@@ -40,7 +40,7 @@ def train_and_dev(
     if without:
         parts = held_out(parts, **dict(without))
     if minutes:
-        added = _some(whole["train"], target, minutes)
+        added = some_minutes(whole["train"], target, minutes)
         parts["train"] = whole["train"].replace([*parts["train"], *added])
     of = "" if array == "all" else f" of {array}"
     for name, part in parts.items():
@@ -52,7 +52,7 @@ def _said(only: Conditions, without: Conditions) -> str:
     return (f" with {words(only)}" if only else "") + (f" without {words(without)}" if without else "")
 
 
-def _some(part: Corpus, array: str, minutes: float) -> list[Recording]:
+def some_minutes(part: Corpus, array: str, minutes: float) -> list[Recording]:
     """So many minutes of an array's recordings: the two classes in turn, each in an order of its own."""
     order = [
         sorted(
