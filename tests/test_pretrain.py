@@ -77,8 +77,10 @@ def test_a_run_that_fails_before_it_learns_leaves_its_folder_free(tmp_path, clip
         pytest.raises(ValueError, match="another training is at work"),
     ):
         pretrain(clips, tmp_path, CONFIG)
-    with pytest.raises(ValueError, match="epochs is 0"):
-        replace(CONFIG, epochs=0)
+    refused = {"epochs": (0, "epochs is 0"), "device": ("gpu", "auto or cpu"), "schedule": ("", "cosine or")}
+    for name, (value, sentence) in refused.items():
+        with pytest.raises(ValueError, match=sentence):
+            replace(CONFIG, **{name: value})
 
 
 def test_clips_are_cut_or_padded(clips):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from remasc.sentences import quoted
 # Where a run lies and how fast it goes; everything else decides its result.
 PLACE = ("data", "out", "device", "amp", "checkpoint_minutes", "resume")
 RATES = {"ast": 2e-4, "psla": 1e-3}  # from scratch
+SCHEDULES, DEVICES = ("cosine", "constant"), ("auto", "cpu", "cuda", "mps")
 TUNING_RATE, FEW_RATE = 1e-4, 1e-3  # of a whole pretrained network; of few parameters beside one
 
 
@@ -114,12 +116,11 @@ class ClassifyConfig:
     def _check_words(self) -> None:
         allowed = {"backbone": RATES, "size": ("tiny", "small", "base"), "variant": ("b0", "b1", "b2")}
         allowed |= {"frontend": ("fixed", "trainable"), "loss": ("ce", "bce")}
-        allowed |= {"schedule": ("cosine", "constant"), "device": ("auto", "cpu", "cuda", "mps")}
+        allowed |= {"schedule": SCHEDULES, "device": DEVICES}
         by_base = ("size", "variant", "frontend")
         for name, words in allowed.items():
-            value = getattr(self, name)
-            if value not in words and not (value is None and name in by_base):
-                raise ValueError(f"{name} is {quoted(value)}; expected {' or '.join(words)}")
+            if not (getattr(self, name) is None and name in by_base):
+                check_word(name, getattr(self, name), words)
 
     def usual_rate(self) -> float:
         return TUNING_RATE if self.base else RATES.get(self.backbone, TUNING_RATE)
@@ -221,6 +222,12 @@ RANGES = {
     "task_share": (0, 1),
     "rank": (1, 4096),
 }
+
+
+def check_word(name: str, value: Any, words: Iterable[str]) -> None:
+    """ValueError, in one sentence, where a setting is none of its words."""
+    if value not in tuple(words):
+        raise ValueError(f"{name} is {quoted(value)}; expected {' or '.join(words)}")
 
 
 def check_ranges(config: Any) -> None:

@@ -62,6 +62,7 @@ def predict_files(
     A file is heard from its beginning, as many frames as the classifier takes. One that cannot be read stops no
     other: its prediction has a `fault`.
     """
+    from detector.classify.config import DEVICES, check_word
     from detector.classify.fitting import all_logits
     from detector.classify.progress import Progress
     from detector.classify.sound import Readable
@@ -73,6 +74,7 @@ def predict_files(
         raise ValueError("nothing to classify; give a classifier's folder and at least one sound file")
     if type(batch_size) is not int or batch_size < 1:
         raise ValueError(f"batch size is {quoted(batch_size)}; expected a whole number from 1")
+    check_word("device", device, DEVICES)
     where, waveforms = pick_device(device), Readable([Path(path) for path in paths])
     total, classes = 0.0, ()
     with Progress(progress, "classifying") as bar:

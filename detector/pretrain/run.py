@@ -21,7 +21,7 @@ from torch import Tensor
 
 from detector.checkpoint import WEIGHTS
 from detector.classify.claim import claimed, read_table
-from detector.classify.config import check_ranges
+from detector.classify.config import DEVICES, SCHEDULES, check_ranges, check_word
 from detector.classify.progress import Progress
 from detector.fitting import Interrupted
 from detector.pretrain.masking import SHARE, SIDES, draw_masks
@@ -76,6 +76,8 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        check_word("schedule", self.schedule, SCHEDULES)
+        check_word("device", self.device, DEVICES)
 
 
 def pretrain(
