@@ -11,6 +11,7 @@ def adapt(
     detector: str = "default",
     way: str = "auto",
     p_miss: float | None = None,
+    p_fa: float | None = None,
     speaker_pattern: str = "",
 ) -> None:
     """Adapt a detector to an array from labelled or genuine recordings; other arrays are judged as before.
@@ -25,6 +26,7 @@ def adapt(
         way: auto = what held-out recordings recommend; calibration = the llr moved; head = the last layer anew, if
             held-out recordings recommend it; genuine = without replays.
         p_miss: Move the scores so that the threshold rejects at most this share of the genuine recordings.
+        p_fa: Move the scores so that the threshold accepts at most this share of the replayed recordings.
         speaker_pattern: Regular expression whose first group is the speaker in a file's name.
     """
     from detector.adapt import adapt
@@ -36,6 +38,7 @@ def adapt(
         out,
         way=way,
         p_miss=p_miss,
+        p_fa=p_fa,
         speaker_pattern=speaker_pattern,
         progress=sys.stderr.isatty(),
     )

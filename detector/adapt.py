@@ -11,7 +11,8 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def adapt(
     *,
     way: str = "auto",
     p_miss: float | None = None,
+    p_fa: float | None = None,
     speaker_pattern: str = "",
     progress: bool = True,
 ) -> Adapted:
@@ -55,9 +57,20 @@ def adapt(
     known = get_array(array)
     heard = hear(loaded, labelled(recordings, speaker_pattern), known, progress)
     llr, limit = loaded.calibration.llr(heard.scores), loaded.calibration.llr(loaded.threshold)
-    found = learn(heard, llr, limit, way, p_miss)
+    found = learn(heard, llr, limit, way, p_miss, p_fa)
+    found = replace(found, said=(*found.said, *_beyond(found, loaded.run["threshold"]["p_fa"])))
     write(out, loaded, detector, known, found, heard)
     return found
+
+
+def _beyond(found: Adapted, stated: float) -> Iterator[str]:
+    """What must be said where more replays get through than the base's threshold states."""
+    accepted, of = found.figures.get("held_out", {}).get("accepted_replays", (0, 1))
+    if accepted > stated * of:
+        yield (
+            f"{accepted} of {of} held-out replays are accepted, more than the {stated:.0%} that the threshold was "
+            f"set for; --p-fa {stated:g} moves it, and the llr with it"
+        )
 
 
 def check_base(loaded: Detector) -> None:

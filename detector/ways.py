@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from detector.calibration import threshold_at
 from eval.metrics import cllr, eer
 from remasc.sentences import quoted
 
@@ -80,17 +81,25 @@ class Adapted:
 
 
 def learn(
-    heard: Heard, llr: np.ndarray, limit: float, way: str = "auto", p_miss: float | None = None
+    heard: Heard,
+    llr: np.ndarray,
+    limit: float,
+    way: str = "auto",
+    p_miss: float | None = None,
+    p_fa: float | None = None,
 ) -> Adapted:
     """The way that held-out recordings recommend, fitted on all of them.
 
     `llr` (n,) is the base's, accepted from `limit` on; `p_miss` asks for a shift that rejects at most so many of
-    the genuine recordings.
+    the genuine recordings, `p_fa` for one that accepts at most so many of the replayed.
     """
     if way not in WAYS:
         raise ValueError(f"unknown way {quoted(way)}; expected one of {', '.join(WAYS)}")
-    if p_miss is not None and not 0 <= p_miss < 1:
-        raise ValueError(f"p_miss is {p_miss}; expected a rate from 0 up to 1")
+    for name, rate in (("p_miss", p_miss), ("p_fa", p_fa)):
+        if rate is not None and not 0 <= rate < 1:
+            raise ValueError(f"{name} is {rate}; expected a rate from 0 up to 1")
+    if p_miss is not None and p_fa is not None:
+        raise ValueError("one shift cannot set both p_miss and p_fa; give one of them")
     genuine, replay = int(heard.genuine.sum()), int((~heard.genuine).sum())
     if genuine < LEAST or (way in ("calibration", "head") and replay < LEAST):
         raise ValueError(
@@ -98,8 +107,12 @@ def learn(
             f"genuine, and {LEAST} replayed for anything but --way genuine"
         )
     if way == "genuine" or replay < LEAST:
+        if p_fa is not None:
+            raise ValueError(
+                f"p_fa cannot be set without {LEAST} replayed recordings; give p_miss, or record some"
+            )
         return _of_genuine(llr[heard.genuine], limit, p_miss, replay)
-    return _of_both(llr, heard, limit, way, p_miss)
+    return _of_both(llr, heard, limit, way, p_miss, p_fa)
 
 
 # ---------------------------------------------------------------- genuine recordings alone
@@ -143,7 +156,9 @@ class Candidate:
     fit: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[float, float, np.ndarray | None]]
 
 
-def _of_both(llr: np.ndarray, heard: Heard, limit: float, way: str, p_miss: float | None) -> Adapted:
+def _of_both(
+    llr: np.ndarray, heard: Heard, limit: float, way: str, p_miss: float | None, p_fa: float | None
+) -> Adapted:
     """The cheapest way that its betters do not beat by more than the error of the difference."""
     folds, by = folds_of(heard)
     simple = [Candidate("none", _unchanged), Candidate("shift", _shift), Candidate("affine", _affine)]
@@ -166,12 +181,14 @@ def _of_both(llr: np.ndarray, heard: Heard, limit: float, way: str, p_miss: floa
         said.append("nothing is better than the base on held-out recordings, so that it was kept as it is")
     slope, offset, change = chosen.fit(llr, heard.embeddings, heard.genuine)
     held_out = costs[chosen.name]
-    if p_miss is not None:  # by what the folds' fits say: the last one has heard all that it is asked about
+    moved = 0.0  # by what the folds' fits say: the last one has heard all that it is asked about
+    if p_miss is not None:
         moved = _offset_at(held_out[heard.genuine], limit, p_miss)
-        offset, held_out = offset + moved, held_out + moved
-        said.append(
-            f"shifted so that the threshold rejects at most {p_miss:.1%} of the held-out genuine ones"
-        )
+        said.append(f"the threshold rejects at most {p_miss:.1%} of the held-out genuine recordings")
+    if p_fa is not None:
+        moved = limit - threshold_at(held_out[~heard.genuine], p_fa) - 1e-9
+        said.append(f"the threshold accepts at most {p_fa:.1%} of the held-out replays")
+    offset, held_out = offset + moved, held_out + moved
     figures = {
         "folds": {"number": int(folds.max()) + 1, "disjoint_in": by},
         "held_out_cllr": {name: cllr(*_by_class(found, heard.genuine)) for name, found in costs.items()},

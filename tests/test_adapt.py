@@ -225,6 +225,16 @@ def test_the_asked_share_of_genuine_recordings_is_rejected():
     assert (moved[fresh.genuine] < LIMIT).mean() == pytest.approx(0.1, abs=0.06)
 
 
+def test_the_asked_share_of_replays_is_accepted():
+    heard, llr = target(shift=1.0, told=0.5)
+    accepted, of = learn(heard, llr, LIMIT, p_fa=0.05).figures["held_out"]["accepted_replays"]
+    assert 0.04 * of <= accepted <= 0.05 * of
+    with pytest.raises(ValueError, match="cannot be set"):
+        learn(heard, llr, LIMIT, "genuine", p_fa=0.05)
+    with pytest.raises(ValueError, match="one of them"):
+        learn(heard, llr, LIMIT, p_fa=0.05, p_miss=0.1)
+
+
 def test_folds_share_no_speaker_and_hold_both_classes():
     heard, _ = target(n=60, speakers=7)
     folds, by = folds_of(heard)
