@@ -28,7 +28,7 @@ from remasc.protocol import partitions, write_protocol
 from remasc.schema import PlaybackDevice, name_of
 
 FEWEST = 20  # trials of a class, for anything to be fitted to them
-STRANGER = 1.2  # times as strange as the strangest of dev: what is farther off is undecided
+STRANGER = 1.5  # times as strange as all but one in a hundred of dev: what is farther off is undecided
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ def fit(
         "embedding": inputs.shape[1] if classifier == "neural" else None,
     }
     run = _set_on_dev(heads, families, dev, classifier, p_fa)
-    run["strangest"] = STRANGER * float(np.nanmax(strangeness(dev.cues.columns(names), human)))
+    run["strangest"] = STRANGER * float(np.nanpercentile(strangeness(dev.cues.columns(names), human), 99))
     return SourceModel(heads, human, config, run)
 
 
