@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ import torch
 
 import detector
 from detector.frontends.planes import CovariancePlanes
-from detector.frontends.portable import planes
-from detector.runtime import FORMAT, MANIFEST, NETWORK, OnnxDetector, is_exported, seal
+from detector.frontends.portable import SCALE, planes
+from detector.runtime import FORMAT, MANIFEST, MOVED, NETWORK, Looks, OnnxDetector, is_exported, seal
 from remasc import read_audio
 from streaming import StreamingDetector, listen
 from streaming.sources import ArraySource
@@ -205,6 +206,45 @@ def test_the_command_refuses_what_cannot_be(small, tmp_path, capsys):
     assert not (tmp_path / "a").exists()
 
 
+class Adding:
+    """In the place of `Stream`: the mean of all planes; counts the frames that it was given."""
+
+    def __init__(self, given):
+        self.given, self.sum, self.count = given, 0.0, 0
+
+    def feed(self, planes):
+        self.given.append(planes.shape[-1])
+        self.sum, self.count = self.sum + planes.sum(), self.count + planes[0].size
+        return self.sum / self.count
+
+    def score(self, rest):
+        self.given.append(rest.shape[-1])
+        return (self.sum + rest.sum()) / (self.count + rest[0].size)
+
+
+def test_looks_go_on_where_the_last_one_ended():
+    """Each frame is heard a few times in all, however many looks there are."""
+    heard, given = np.random.default_rng(0).standard_normal((6, 40, 1500)).astype(np.float32), []
+    looks = Looks(SimpleNamespace(stream=lambda: Adding(given)))
+    for end in range(60, 1500, 20):
+        got = looks.score(heard[..., :end], end - 3)
+        assert got == pytest.approx(heard[..., :end].sum() / heard[0, :, :end].size, abs=1e-5)
+    assert sum(given) < 5 * 1500
+
+
+@pytest.mark.parametrize(("step", "anew"), [(0.01, False), (1.5 * MOVED, True)])
+def test_looks_hear_all_anew_where_the_level_has_moved(step, anew):
+    heard, given = np.random.default_rng(1).standard_normal((6, 40, 200)).astype(np.float32), []
+    looks = Looks(SimpleNamespace(stream=lambda: Adding(given)))
+    looks.score(heard[..., :150], 147)
+    moved = heard.copy()
+    moved[0] -= step / SCALE[0]
+    got, given[:] = looks.score(moved, 197), given[2:]
+    assert sum(given) == (200 if anew else 53)
+    gap = abs(got - moved.sum() / moved[0].size)
+    assert gap < (1e-6 if anew else step / SCALE[0])
+
+
 # ---- the real network: torch.onnx takes its time
 
 
@@ -265,6 +305,19 @@ def test_a_growing_command_is_scored_as_all_of_it(exported, seed):
                 at,
             )
     assert len(sizes) == 1
+
+
+@pytest.mark.slow
+def test_an_export_streams_as_it_judges(exported):
+    """Final decisions are offline's; looks are near them, and know nothing of what follows."""
+    loaded, x = detector.load(exported), stream(rate=44100)
+    said = list(listen(ArraySource(x, 44100), StreamingDetector(loaded, "D4", 44100)))
+    assert [d.final for d in said].count(True) == 2
+    assert len(said) > 2
+    for d in said:
+        offline = loaded.judge(x[:, round(d.start * 44100) : round(d.end * 44100)], 44100, "D4")
+        assert abs(d.score - offline.score) <= (1e-5 if d.final else 0.5) * max(1, abs(offline.score))
+        assert d.final or d.genuine is None
 
 
 @pytest.mark.slow
