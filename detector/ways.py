@@ -111,7 +111,7 @@ def learn(
             raise ValueError(
                 f"p_fa cannot be set without {LEAST} replayed recordings; give p_miss, or record some"
             )
-        return _of_genuine(llr[heard.genuine], limit, p_miss, replay)
+        return _of_genuine(llr[heard.genuine], limit, p_miss, 0 if way == "genuine" else replay)
     return _of_both(llr, heard, limit, way, p_miss, p_fa)
 
 
@@ -121,7 +121,7 @@ def learn(
 def _of_genuine(llr: np.ndarray, limit: float, p_miss: float | None, replays: int) -> Adapted:
     said = [
         "p_fa, the share of replays that get through, cannot be known: "
-        + ("no replay was recorded" if not replays else f"{replays} replays are too few"),
+        + (f"only {replays} replayed recordings were heard" if replays else "no replay was heard"),
     ]
     inverse = np.exp(-llr)
     offset = float(np.log(inverse.mean()))
