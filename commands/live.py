@@ -69,6 +69,9 @@ def live(
         raise ValueError("give either --json or --dashboard on, not both")
     if seconds is not None and not seconds > 0:
         raise ValueError(f"--seconds is {seconds:g}; expected more than 0")
+    from streaming.memory import keep_no_lengths
+
+    keep_no_lengths()
     from remasc import get_array
     from streaming import Settings
     from streaming.delivery import Delivery

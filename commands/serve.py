@@ -43,6 +43,9 @@ def serve(
     """
     import secrets
 
+    from streaming.memory import keep_no_lengths
+
+    keep_no_lengths()
     from streaming.web.guard import door, is_local
     from streaming.web.server import listening, run
 

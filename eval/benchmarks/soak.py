@@ -31,6 +31,7 @@ from eval.benchmarks.soak_sound import CHAPTERS, Book, commands_of
 from remasc import get_array
 from remasc.atomic import write_text
 from remasc.parallel import tracked
+from streaming.memory import keep_no_lengths
 from streaming.online import StreamingDetector
 
 WRITTEN_EVERY = 20  # chapters
@@ -191,6 +192,7 @@ def _own_mib() -> float:
 
 
 def main(options: Soak) -> int:
+    keep_no_lengths()  # as `live` does
     import torch
 
     torch.set_num_threads(options.threads)
