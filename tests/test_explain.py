@@ -96,6 +96,7 @@ def test_what_cannot_be_judged_is_not_explained(loaded):
     json.dumps(told.as_dict(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_an_export_tells_the_same(tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
