@@ -14,17 +14,20 @@ JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
-from eval.benchmarks.streaming import BLOCK_SECONDS, Clock, _peak_mib, one_period, stretch
+import tyro
+
+from eval.benchmarks.streaming import BLOCK_SECONDS, Clock, Stream, one_period, peak_mib, stretch
 from streaming.capture import Capture
+from streaming.memory import keep_no_lengths
 from streaming.watch import Watch
 
 GOALS = {
@@ -39,34 +42,24 @@ EDGE_FACTOR = 0.02  # real-time factor of the edge variant
 LIVE_SECONDS = 20.0  # of the paced session, in real time
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--detector", default="default")
-    parser.add_argument("--array", default=None, help="by name; default: any array of so many channels")
-    parser.add_argument("--channels", type=int, default=7)
-    parser.add_argument("--rate", type=int, default=44100)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+def main(options: Stream) -> None:
+    keep_no_lengths()  # as `live` does
     import torch
 
     torch.set_num_threads(options.threads)
-    memory = _peak_mib()
+    memory = peak_mib()
     from detector.score import load
     from streaming import StreamingDetector
 
     ears = StreamingDetector(load(options.detector), options.array, options.rate)
     figures = measure(ears, options.channels, options.seconds)
-    grown = _peak_mib() - memory
+    grown = peak_mib() - memory
     figures |= paced(ears, options.channels)
     figures["cold start, s"] = cold_start(options)
     figures["memory above import torch, MiB"] = round(grown)
     edge = Path(options.detector).name.startswith("edge")
     figures["goals"] = GOALS | ({"real-time factor": EDGE_FACTOR} if edge else {})
-    settings = {
-        name: getattr(options, name) for name in ("detector", "channels", "rate", "threads", "seconds")
-    }
-    print(json.dumps(settings | {"load of the machine": os.getloadavg()[0]} | figures, indent=1))
+    print(json.dumps(asdict(options) | {"load of the machine": os.getloadavg()[0]} | figures, indent=1))
 
 
 def measure(ears, channels: int, seconds: float) -> dict[str, object]:
@@ -119,7 +112,7 @@ def paced(ears, channels: int) -> dict[str, object]:
     }
 
 
-def cold_start(options: argparse.Namespace) -> float:
+def cold_start(options: Stream) -> float:
     """Seconds from the start of the program to "listening", of a file played as a microphone would be heard."""
     from remasc.audio import write_wav
 
@@ -139,4 +132,4 @@ def cold_start(options: argparse.Namespace) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Stream, description=__doc__))

@@ -74,14 +74,14 @@ def main(options: Stream) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    imported, memory = time.perf_counter() - started, _peak_mib()
+    imported, memory = time.perf_counter() - started, peak_mib()
     from streaming import StreamingDetector
 
     live = StreamingDetector(options.detector, options.array, options.rate)
     ready = time.perf_counter() - started
     report = measure(live, options.channels, options.seconds)
     start = {"import torch": round(imported, 2), "listening": round(ready, 2)}
-    grown = {"above import torch": round(_peak_mib() - memory), "in all": round(_peak_mib())}
+    grown = {"above import torch": round(peak_mib() - memory), "in all": round(peak_mib())}
     given = {"seconds to start": start, "peak memory in MiB": grown}
     print(json.dumps(asdict(options) | report | given, indent=1))
 
@@ -138,7 +138,7 @@ def largest_difference(live, period: np.ndarray, said: list) -> float:
     return max(differences)
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
