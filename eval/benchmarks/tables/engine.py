@@ -56,7 +56,7 @@ def run(name: str, options: Options, *, say: Say = lambda _: None, shown: bool =
         for number, (training, record) in enumerate(unordered(_job, left, workers), start=1):
             _take(bench, training, record, say)
             page.write(bench, pictures=False)
-            done = f"[{len(jobs) - len(todo) + number} of {len(jobs)}] {training.name}"
+            done = f"[{len(jobs) - len(todo) + number} of {len(jobs)}] {bench.named(training)}"
             say(done + _time_left(begun, number, len(todo)))
     page.write(bench)
     if options.results is not None:
@@ -113,8 +113,8 @@ def _job(
 
 def _take(bench: Benchmark, training: Training, record: dict[str, Any] | str, say: Say) -> None:
     if isinstance(record, str):
-        bench.failed[training.name] = record
-        say(f"FAILED: {training.name}: {record}")
+        bench.failed[bench.named(training)] = record
+        say(f"FAILED: {bench.named(training)}: {record}")
     else:
         bench.records[training] = record
 

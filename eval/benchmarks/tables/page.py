@@ -150,7 +150,8 @@ def _matrix(content: dict[str, Any], figures: list[dict[str, Any]]) -> list[str]
             mean = f"**{100 * means[row]:.1f}**" if row in means else ""
             line.append(mean + _told(told.get((row, MEAN), _mean_told(told, row, names))))
         lines.append("| " + " | ".join(line) + " |")
-    if {(row, column) for row in rows for column in (*names, MEAN)} & told.keys():
+    shown = (*names, MEAN) if averaged else names
+    if {(row, column) for row in rows for column in shown} & told.keys():
         source = content["published"]["source"]
         said = f"In brackets what was published on ReMASC ({source}): context, never the comparison."
         lines += ["", said]
@@ -248,7 +249,7 @@ def _curves(bench: Benchmark) -> bytes:
     """Training loss and dev EER of the first seed's trainings."""
     first = bench.options.drawn[0]
     histories = {
-        training.name.removesuffix(f"-seed{first}"): record["curves"]
+        bench.named(training).replace(f"-seed{first}", ""): record["curves"]
         for training, record in bench.records.items()
         if training.seed == first
     }

@@ -42,6 +42,10 @@ class Benchmark:
     leaks: list[dict[str, Any]] = field(default_factory=list)
     _known: dict[Any, dict[str, Any]] = field(default_factory=dict)
 
+    def named(self, training: Training) -> str:
+        """A training's name, with its corpus where there are several."""
+        return training.name + (f" on {training.corpus.resolve().name}" if len(self.corpora) > 1 else "")
+
     def figures(self) -> list[dict[str, Any]]:
         """One entry for each place of the table whose runs are all finished, in the order of the plan."""
         places: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
