@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -225,7 +227,7 @@ def int8_onnx(content: bytes, recordings: list[Recording], settings: PlaneSettin
             heard = planes(resample(waveform, rate, settings.sample_rate), settings)
             return beginning.inputs(heard)
 
-    with tempfile.TemporaryDirectory(prefix="replayguard-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="replayguard-") as scratch, _no_advice():
         target = Path(scratch) / NETWORK
         quantize_static(
             onnx.load_from_string(content), target, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
@@ -233,6 +235,17 @@ def int8_onnx(content: bytes, recordings: list[Recording], settings: PlaneSettin
             weight_type=QuantType.QInt8,
         )  # fmt: skip
         return target.read_bytes()
+
+
+@contextmanager
+def _no_advice() -> Iterator[None]:
+    """onnxruntime advises a preparation by warnings; the network has had it (shapes known, batch norm folded)."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _partitions(manifest: dict[str, Any], root: Path) -> dict[str, Corpus]:
