@@ -67,7 +67,9 @@ def test_every_arm_needs_arms_that_are_there():
 def record(arm, seed, share):
     rng = np.random.default_rng(seed)
     right = {f"{n}.wav": [f"s{n % 40}", int(rng.random() < share)] for n in range(400)}
-    return {"arm": arm, "seed": seed, "right": right, "dev_curve": [0.1, 0.5, 0.6, 0.6, 0.6, 0.6]}
+    settings = {"epochs": Options.epochs, "pretrain_epochs": Options.pretrain_epochs}
+    curve = [0.1, 0.5, 0.6, 0.6, 0.6, 0.6]
+    return {"arm": arm, "seed": seed, "right": right, "dev_curve": curve, "settings": settings}
 
 
 def test_a_claim_is_confirmed_refuted_or_left_open():
@@ -80,6 +82,10 @@ def test_a_claim_is_confirmed_refuted_or_left_open():
     assert audio_core._claim("x", good[:1], poor[1:]) is None  # no seed in common
     rising = [one | {"dev_curve": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]} for one in poor]
     assert audio_core._claim("x", good, rising)["verdict"] == "none: undertrained"
+    short = [one | {"settings": one["settings"] | {"pretrain_epochs": 10}} for one in poor]
+    assert audio_core._claim("x", good, short)["verdict"] == "confirmed"  # it builds on no pretraining
+    short = [one | {"arm": "ssast, LoRA"} for one in short]
+    assert audio_core._claim("x", good, short)["verdict"] == "none: undertrained"
 
 
 @pytest.mark.slow
