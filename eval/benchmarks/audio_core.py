@@ -341,8 +341,8 @@ def _row(arm: str, records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def undertrained(records: list[dict[str, Any]]) -> bool:
-    """Whether there were fewer epochs than planned (of the arm, or of the pretraining that it builds on), or the last
-    fifth of them still brought a point of dev accuracy, on average over the seeds."""
+    """Whether there were fewer epochs than planned (of the arm, or of the pretraining that it builds on), or the
+    last fifth of them still brought a point of dev accuracy, on average over the seeds."""
     settings, pretrained = records[0]["settings"], "base" in ARMS.get(records[0]["arm"], {})
     if settings["epochs"] < Options.epochs or (
         pretrained and settings["pretrain_epochs"] < Options.pretrain_epochs
@@ -394,8 +394,8 @@ def markdown(whole: dict[str, Any], record: dict[str, Any]) -> str:
         f"them; {settings['epochs']} epochs, {settings['frames']} frames of 10 ms, AST patches at stride "
         f"{settings['stride']}. Intervals: bootstrap over eval speakers of the mean over seeds. Milliseconds for "
         f"one clip of a second on {record['threads']} thread, MiB: peak of the whole training process. "
-        f"* is undertrained and supports no claim: less than {Options.epochs} epochs, or {Options.pretrain_epochs} of "
-        "its pretraining, or dev still rose by a point in the last fifth of them.",
+        f"* is undertrained and supports no claim: less than {Options.epochs} epochs, or {Options.pretrain_epochs} "
+        "of its pretraining, or dev still rose by a point in the last fifth of them.",
         "",
         head,
         "|---|---:|---:|---|" + "---:|" * 6,
