@@ -8,7 +8,6 @@ them stays as it was. Waveforms are (M, T) float32; M microphones, T samples.
 from __future__ import annotations
 
 import numpy as np
-from scipy import signal
 
 from remasc.identity import scene_rng
 
@@ -47,6 +46,8 @@ def gated(x: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
 
 def filtered(x: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     """A low-pass at 3 to 7 kHz or a high-pass at 60 to 400 Hz, second or fourth order."""
+    from scipy import signal  # a second to import, which a detector that only listens need not wait
+
     low = rng.random() < 0.6
     corner = rng.uniform(3000, min(7000, 0.45 * rate)) if low else rng.uniform(60, 400)
     kind = "lowpass" if low else "highpass"
