@@ -17,6 +17,7 @@ import torch
 
 from detector import augment
 from detector.frontends.planes import CovariancePlanes
+from detector.team import one_thread
 from remasc import Recording, read_audio
 from remasc.atomic import whole_file, write_text
 from remasc.audio import resample
@@ -88,12 +89,8 @@ def _build_shard(
     recordings: list[Recording], folder: Path, seconds: float, training: bool, start: int
 ) -> tuple[int, int]:
     """Write one shard and its frame counts; returns (recordings, start)."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # one shard, one core; restored, for this may be the caller's own process
-    try:
+    with one_thread():  # one shard, one core; this may be the caller's own process
         planes = [_planes(recording, seconds, training) for recording in recordings]
-    finally:
-        torch.set_num_threads(threads)
     with whole_file(_shard_path(folder, start)) as temporary:
         np.save(temporary, np.concatenate(planes, axis=-1))
     # the frame counts are written last: they say that the shard is complete

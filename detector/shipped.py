@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from detector.batch import judge_all
 from detector.calibration import Calibration, threshold_at
 from detector.checkpoint import CONFIG, WEIGHTS, load_checkpoint, save_checkpoint
+from detector.team import one_thread
 from eval.metrics import eer
 from remasc import Label, Recording
 from remasc.atomic import write_text
@@ -101,7 +100,7 @@ def judge_dev(
     # a name of its own each time: the judging processes keep the detectors that they loaded, by name
     with (
         tempfile.TemporaryDirectory(prefix=".judging.", suffix=".partial", dir=out) as scratch,
-        _one_thread(),
+        one_thread(),
     ):
         folder = save_checkpoint(Path(scratch) / "detector", weights, dict(description), {})
         sums = load_checkpoint(folder)[2]["checksums"]
@@ -133,14 +132,3 @@ def _kept(path: Path, key: dict[str, str]) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             continue
     return rows[1:] if rows and rows[0] == key else []
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """As in the judging processes: an interrupted judging ends with the same scores, bit for bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -22,6 +22,17 @@ from torch import nn
 PATIENCE = timedelta(hours=12)  # the first process may prepare a large corpus while the others wait
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """torch with one thread while it lasts: the same results, bit for bit, whatever runs beside it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def pick_device(wanted: str, local_rank: int = 0) -> torch.device:
     """ "auto" takes CUDA, then MPS, then the CPU; a device that is not there is a ValueError."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()

@@ -185,20 +185,10 @@ def _beside(others: bool) -> Iterator[None]:
         return
     from joblib import parallel_config
 
-    with _one_thread(), parallel_config(backend="threading"):
+    from detector.team import one_thread
+
+    with one_thread(), parallel_config(backend="threading"):
         yield
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _prepare(config: TrainConfig, shown: bool) -> None:
@@ -228,11 +218,12 @@ def _speed(folder: Path, corpus: Corpus, path: Path, split: str, array: str) -> 
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))["real_time_factor"]
     from detector.score import load
+    from detector.team import one_thread
     from remasc import read_audio
 
     clips = [read_audio(r.path) for r in list(partitions(corpus)[split].filter(array=[array]))[:SPEED_CLIPS]]
     detector = load(folder)
-    with _one_thread():
+    with one_thread():
         detector.score(*clips[0], array)  # the first call prepares what later ones share
         begun = time.process_time()
         for waveform, rate in clips:
