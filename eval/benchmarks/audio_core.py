@@ -318,7 +318,8 @@ def write_table(options: Options) -> None:
     whole = {"settings": options.settings(), "rows": rows, "claims": [c for c in claims if c]}
     whole["pretraining"] = [{k: r[k] for k in ("seed", "clips", "curve")} for r in found["ssast"]]
     write_text(options.out / "table.json", json.dumps(whole, indent=1) + "\n")
-    write_text(options.out / "table.md", markdown(whole, next(iter(trained.values()))[0]))
+    most = max((records[0] for records in trained.values()), key=lambda record: record["clips"]["train"])
+    write_text(options.out / "table.md", markdown(whole, most))
 
 
 def _row(arm: str, records: list[dict[str, Any]]) -> dict[str, Any]:
