@@ -121,14 +121,19 @@ def _stft(x: np.ndarray, settings: PlaneSettings) -> np.ndarray:
 
 
 def _covariance(spectrum: np.ndarray, filters: np.ndarray) -> np.ndarray:
-    """Each band's `sum w x x^H`: (M, N, F) -> packed (M, M, K, N)."""
+    """Each band's `sum w x x^H`: (M, N, F) -> packed (M, M, K, N).
+
+    Each frame is a product of its own: BLAS rounds a row by what stands beside it, and an export of 8 bits turns the
+    last digit into another score.
+    """
     mics, frames, _ = spectrum.shape
     real, imag = np.ascontiguousarray(spectrum.real), np.ascontiguousarray(spectrum.imag)
     packed = np.empty((mics, mics, len(filters), frames), np.float32)
     for i in range(mics):
-        packed[i, i:] = ((real[i] * real[i:] + imag[i] * imag[i:]) @ filters.T).swapaxes(1, 2)
+        outer = real[i] * real[i:] + imag[i] * imag[i:]
         crossed = imag[i] * real[i + 1 :] - real[i] * imag[i + 1 :]
-        packed[i + 1 :, i] = (crossed @ filters.T).swapaxes(1, 2)
+        packed[i, i:] = (outer[..., None, :] @ filters.T)[..., 0, :].swapaxes(1, 2)
+        packed[i + 1 :, i] = (crossed[..., None, :] @ filters.T)[..., 0, :].swapaxes(1, 2)
     return packed
 
 
