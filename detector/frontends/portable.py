@@ -123,8 +123,8 @@ def _stft(x: np.ndarray, settings: PlaneSettings) -> np.ndarray:
 def _covariance(spectrum: np.ndarray, filters: np.ndarray) -> np.ndarray:
     """Each band's `sum w x x^H`: (M, N, F) -> packed (M, M, K, N).
 
-    Each frame is a product of its own: BLAS rounds a row by what stands beside it, and an export of 8 bits turns the
-    last digit into another score.
+    Each frame is a product of its own: BLAS rounds a row by what stands beside it, and an export of 8 bits turns
+    the last digit into another score.
     """
     mics, frames, _ = spectrum.shape
     real, imag = np.ascontiguousarray(spectrum.real), np.ascontiguousarray(spectrum.imag)
