@@ -25,10 +25,10 @@ from remasc.resampling import Resampler
 def growing(detector: Any) -> Any:
     """A detector that judges as `detector` does, for one command: each recording given to it begins with the last.
 
-    One that does not hear planes, or runs elsewhere than on this processor, is given back itself: it hears all of
-    a command each time.
+    One that does not hear planes, runs elsewhere than on this processor, or judges in a way of its own, is given
+    back itself: it hears all of a command each time.
     """
-    if not isinstance(detector, Detector):
+    if type(detector) not in (Detector, OnnxDetector) or "judge" in vars(detector):
         return detector
     ears = _ears(detector)
     return detector if ears is None else _Growing(detector, ears)

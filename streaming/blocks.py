@@ -44,13 +44,12 @@ def checked(block: np.ndarray, num_mics: int | None) -> np.ndarray:
         raise ValueError(
             f"a block holds {block.dtype} numbers; expected float in [-1, 1], int16 divided by 32768 for example"
         )
-    block = block.astype(np.float32, copy=False)
     peak = np.abs(block).max(initial=0.0)
     if not peak <= MAX_PEAK:  # false for NaN, too
         raise ValueError(
             f"a block's largest sample is {peak:g}; expected finite ones in [-1, 1], mend or drop the block"
         )
-    return block
+    return block.astype(np.float32, copy=False)
 
 
 def checked_rate(sample_rate: object) -> int:

@@ -229,16 +229,17 @@ class StreamingDetector:
     def _judge(self, heard: Heard) -> Opinion:
         state, command = self.state, (heard.origin, heard.span.first)
         if command != state.command:
-            state.command, state.detector = command, growing(self.detector)
+            state.detector = growing(self.detector)
+        state.command = None  # should it be interrupted: what it then knows of the command may be half of it
         # one that hears all of a command each time knows of nothing provisional
         more = {} if state.detector is self.detector else {"provisional": heard.growing}
         try:
             judged = state.detector.judge(
                 heard.waveform, self.sample_rate, self.array, threshold=self.settings.threshold, **more
             )
-        except (ValueError, RuntimeError, MemoryError) as error:
-            state.command = None  # what it knows of the command may be half of it
-            return Opinion(reason="failed", detail=str(error))  # the stream goes on, and nothing is accepted
+        except Exception as error:  # of whatever kind (onnxruntime has its own): the stream goes on
+            return Opinion(reason="failed", detail=str(error))  # and nothing is accepted
+        state.command = command
         return Opinion(judged.score, judged.llr, genuine_of(judged.decision), judged.reason, judged.detail)
 
     def _growing(self, heard: Heard, opinion: Opinion) -> Decision:

@@ -12,6 +12,7 @@ import detector
 import replayguard
 from detector import quality
 from detector.calibration import Calibration
+from detector.frontends.growing import GrowingPlanes
 from remasc.audio import write_wav
 from streaming import Decision, Settings, StreamingDetector, listen
 from streaming.blocks import Block
@@ -225,7 +226,13 @@ def test_what_offline_abstains_from_is_undecided(untrained, reason):
         assert reason in d.reasons
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), RuntimeError("out of memory"), MemoryError()])
+class Unheard(Exception):
+    """As onnxruntime's errors: of no kind that one thinks of."""
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), RuntimeError("out of memory"), MemoryError(), Unheard("of")]
+)
 def test_what_cannot_be_scored_is_undecided_and_the_stream_goes_on(error):
     class Broken:
         def judge(self, *_, **__):
@@ -233,6 +240,22 @@ def test_what_cannot_be_scored_is_undecided_and_the_stream_goes_on(error):
 
     said = stream(Broken(), bursts(0.5, 0.5), [160])
     assert [(d.genuine, d.reasons, d.detail) for d in said] == [(None, ("failed",), str(error))] * 2
+
+
+def test_who_was_interrupted_while_judging_hears_all_of_the_command_anew(untrained, monkeypatch):
+    live, x = StreamingDetector(untrained, None, RATE), bursts(2.5)
+    fed(live, x[:, : 2 * RATE + 1600], [1600])
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GrowingPlanes, "heard", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fed(live, x[:, 2 * RATE + 1600 : 3 * RATE], [1600])
+    said = [d for d in fed(live, x[:, live._ring.end :], [1600]) + live.flush() if d.final]
+    assert len(said) == 1
+    equals_offline(untrained, x, said[0])
 
 
 def test_lost_samples_leave_a_command_undecided():
