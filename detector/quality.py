@@ -66,9 +66,8 @@ class Faults:
         self._low = np.minimum(self._low, waveform.min(axis=1))
         self._high = np.maximum(self._high, waveform.max(axis=1))
         self._clipped += [(np.abs(channel) >= CLIPPED_LEVEL).sum() for channel in waveform]
-        self._same = [
-            hash((known, channel.tobytes())) for known, channel in zip(self._same, waveform, strict=True)
-        ]
+        plain = (channel + np.float32(0) for channel in waveform)  # a zero has two signs and is one sound
+        self._same = [hash((known, one.tobytes())) for known, one in zip(self._same, plain, strict=True)]
         begun = np.concatenate([self._begun, waveform], axis=1) if self._begun.shape[1] else waveform
         whole = begun.shape[1] // self._size * self._size
         self._begun = begun[:, whole:].copy()

@@ -39,3 +39,12 @@ def test_many_channels_take_the_memory_of_one():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < waveform.nbytes  # at once it took six times as much
+
+
+def test_a_copy_is_one_also_where_its_zeros_have_another_sign():
+    """Whatever mixes channels adds them to +0."""
+    x = np.round(talk(2) * 40) / 40
+    x[0][x[0] == 0] *= -1
+    x[1] = x[0] + np.float32(0)
+    assert np.signbit(x[0] * (x[0] == 0)).any()
+    assert quality.fault(x, 16000) == "copied-channels"
