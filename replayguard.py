@@ -77,13 +77,15 @@ def main(argv: Iterable[str] | None = None) -> int:
     for name in (" ".join(arguments[:2]), arguments[0]):
         if name in COMMANDS:
             return _guarded(name, arguments[len(name.split()) :])
-    if inside := [name for name in COMMANDS if name.startswith(f"{arguments[0]} ")]:
+    inside = [name for name in COMMANDS if name.startswith(f"{arguments[0]} ")]
+    if inside and arguments[1:] in ([], ["-h"], ["--help"]):
         print(_help(inside))
-        return 0 if arguments[1:] in (["-h"], ["--help"]) else 2
+        return 0 if arguments[1:] else 2
     close = difflib.get_close_matches(" ".join(arguments[:2]), COMMANDS, n=1, cutoff=0.5)
     close = close or difflib.get_close_matches(arguments[0], COMMANDS, n=1, cutoff=0.5)
-    hint = f"; did you mean `replayguard {close[0]}`?" if close else ""
-    print(f"replayguard: unknown command {arguments[0]!r}{hint} See `replayguard --help`.", file=sys.stderr)
+    hint = f"; did you mean `replayguard {close[0]}`?" if close else "."
+    said = " ".join(arguments[: 2 if inside else 1])
+    print(f"replayguard: unknown command {said!r}{hint} See `replayguard --help`.", file=sys.stderr)
     return 2
 
 
@@ -114,7 +116,10 @@ def _run(command: Callable[..., int | None], arguments: list[str], prog: str) ->
     if place := getattr(command, "config", None):
         module, _, name = place.partition(":")
         config = getattr(importlib.import_module(module), name)
-        return command(tyro.cli(config, args=arguments, prog=prog, description=command.__doc__))
+        # checked outside of tyro, which would put a box of its own around what the config refuses
+        unchecked = type(name, (config,), {"__post_init__": lambda self: None, "__doc__": config.__doc__})
+        given = tyro.cli(unchecked, args=arguments, prog=prog, description=command.__doc__)
+        return command(config(**vars(given)))
     return tyro.cli(command, args=arguments, prog=prog)
 
 
