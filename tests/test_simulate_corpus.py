@@ -333,6 +333,12 @@ def test_same_bytes_after_kill_9(speech, corpus_root, tmp_path):
     assert digest(out) == digest(corpus_root)
 
 
+def test_what_is_refused_leaves_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="not a folder"):
+        generate("small", tmp_path / "corpus", speech=tmp_path / "nowhere")
+    assert not (tmp_path / "corpus").exists()
+
+
 def test_a_folder_with_another_corpus_is_refused(speech, corpus_root, tmp_path):
     with pytest.raises(ValueError, match="another simulated corpus"):
         generate(TINY, corpus_root, speech=speech, seed=1, progress=False)

@@ -59,7 +59,6 @@ def generate(
     out, names = Path(out), _array_names(plan, arrays)
     corpus_name = f"{plan.name}-v{plan.version}-s{seed}"
     _check_target(out, speech=speech, noise=noise)
-    out.mkdir(parents=True, exist_ok=True)
     folders = Folders(
         Path(speech) if speech is not None else _voices(plan, out, corpus_name),
         None if noise is None else Path(noise),
@@ -74,6 +73,7 @@ def generate(
         scenes = draw_rows(plan, corpus_name, casts, rows, progress)
     card = _card(plan, corpus_name, seed, names, clips, speakers, folders)
     card |= {"noise_disjoint": apart, "speakers_by_label": split_speakers(clips, plan)[1]}
+    out.mkdir(parents=True, exist_ok=True)  # not before: what is refused leaves no folder
     write_plan(out, scenes, {"name": corpus_name, "version": VERSION}, names, resume)
     _render_all(scenes, corpus_name, names, folders, out, workers, progress)
     write_tables(out, scenes, card, names)
