@@ -60,6 +60,7 @@ def live(
         socket: Offer the JSON lines on a Unix socket at this path as well.
         mqtt: Send the JSON lines to a broker as well: HOST/TOPIC or HOST:PORT/TOPIC (needs the extra `mqtt`).
         dashboard: Draw the microphones and decisions; default: auto, where standard output is a terminal.
+            A recording is drawn with --real-time alone.
         real_time: Play --from at its own pace, as a microphone would be heard.
         seconds: Stop after so many seconds of sound.
     """
@@ -67,6 +68,8 @@ def live(
         raise ValueError("give either --device or --from, not both")
     if as_json and dashboard == "on":
         raise ValueError("give either --json or --dashboard on, not both")
+    if source is not None and not real_time and dashboard == "on":
+        raise ValueError("--dashboard on draws a recording at its own pace; give --real-time as well")
     if seconds is not None and not seconds > 0:
         raise ValueError(f"--seconds is {seconds:g}; expected more than 0")
     from streaming.memory import keep_no_lengths
@@ -82,7 +85,7 @@ def live(
     geometry = None if array is None else get_array(array)
     settings = Settings(threshold=threshold, margin=margin)
     gate = None if hook is None else Hook(hook, timeout=hook_timeout)
-    sound: Any = _file(source, channels, real_time, seconds) if source is not None else None
+    sound: Any = _file(source, channels, real_time, seconds, geometry) if source is not None else None
     picked = chosen(channels, geometry) if sound is None else ()
     if sound is None:  # a misspelt name is said before a detector is loaded
         from streaming.devices import find, inputs
@@ -138,10 +141,10 @@ def _tell(text: str) -> None:
     print(f"replayguard live: {plain(text)}", file=sys.stderr, flush=True)
 
 
-def _file(path: Path, channels: str | None, real_time: bool, seconds: float | None) -> Any:
+def _file(path: Path, channels: str | None, real_time: bool, seconds: float | None, geometry: Any) -> Any:
     from streaming.sources import ArraySource, Paced
 
-    sound = ArraySource(*recording(path, channels, seconds))
+    sound = ArraySource(*recording(path, channels, seconds, geometry))
     return Paced(sound, str(path)) if real_time else sound
 
 

@@ -26,14 +26,23 @@ def chosen(channels: str | None, geometry: Any) -> tuple[int, ...]:
     return picked
 
 
-def recording(path: Path, channels: str | None, seconds: float | None = None) -> tuple[Any, int]:
-    """The array's channels (M, T) of a sound file, its first `seconds`, and its rate."""
+def recording(
+    path: Path, channels: str | None, seconds: float | None = None, geometry: Any = None
+) -> tuple[Any, int]:
+    """The array's channels (M, T) of a sound file, its first `seconds`, and its rate; `geometry` has to fit."""
     from remasc.audio import read_audio
     from streaming.devices import channels_of
 
     waveform, rate = read_audio(path, seconds=seconds)
     if channels is not None:
         waveform = waveform[list(channels_of(channels, len(waveform)))]
+    if geometry is not None and len(waveform) != geometry.num_mics:
+        count = f"{len(waveform)} channel{'s' if len(waveform) != 1 else ''}"
+        held = f"{path} has {count}" if channels is None else f"--channels {channels} picks {count} of {path}"
+        raise ValueError(
+            f"{held}, the array {geometry.name} has {geometry.num_mics} microphones; name the array that recorded "
+            "it, or as many channels by --channels"
+        )
     return waveform, rate
 
 

@@ -96,7 +96,7 @@ def _page(device, source, array, channels, detector, threshold):
     def sound():
         if source is None:
             return microphone(device, picked, known, None, None)
-        return Paced(ArraySource(*recording(source, channels)), source.name)
+        return Paced(ArraySource(*recording(source, channels, geometry=known)), source.name)
 
     page.feed = Feed(sound, ears, known, again=source is not None)
     page.source = source.name if source else str(device)

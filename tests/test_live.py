@@ -130,7 +130,7 @@ def test_some_channels_of_a_file(name, tmp_path, capsys):
 @pytest.mark.parametrize("pace", [(), ("--real-time",)])
 def test_a_file_of_another_array_is_one_sentence(name, path, capsys, pace):
     assert live("--from", path, "--detector", name, "--array", "D3", *pace) == 2
-    assert "has 2 channels, the array 6" in capsys.readouterr().err
+    assert "has 2 channels, the array D3 has 6 microphones" in capsys.readouterr().err
 
 
 def test_serve_refuses_a_file_of_another_array_and_takes_some_of_its_channels(name, path, capsys):
@@ -139,9 +139,24 @@ def test_serve_refuses_a_file_of_another_array_and_takes_some_of_its_channels(na
         assert "channels" in capsys.readouterr().err
 
 
+def test_a_file_where_the_utterances_shall_go_is_one_sentence(name, path, capsys):
+    assert live("--from", path, "--detector", name, "--record", path) == 2
+    assert "is a file; give a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["benchmark tabel2", "corpus chek ROOT", "array --device x", "scor x.wav"])
+def test_a_misspelt_command_is_one_sentence(words, capsys):
+    assert replayguard.main(words.split()) == 2
+    out, error = capsys.readouterr()
+    assert not out
+    assert "unknown command" in error
+    assert "did you mean" in error
+
+
 REFUSED = [
     (("--from", "x.wav", "--device", "absent"), "not both"),
     (("--json", "--dashboard", "on"), "not both"),
+    (("--from", "x.wav", "--dashboard", "on"), "--real-time"),
     (("--seconds", "0"), "more than 0"),
     (("--device", "absent"), "neither --array nor --channels"),
     (("--device", "absent", "--array", "D2", "--channels", "1-3"), "has 4"),
