@@ -10,9 +10,7 @@ import numpy as np
 
 LONGEST = 20_000  # neither number of a ratio is larger: 1.3 million taps, a tenth of a second
 OUTPUTS = 64  # samples made by one matrix product: few, and it is slow; many, and it multiplies zeros
-ALIKE = (
-    16  # periods multiplied at once, always: products of one shape round alike, in a whole and in its parts
-)
+ALIKE = 16  # periods multiplied at once, always: one shape rounds alike, in a whole and in its parts
 ROWS = 128 * ALIKE  # copied at once, so that memory does not grow with the recording
 
 

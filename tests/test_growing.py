@@ -77,7 +77,7 @@ def test_planes_in_parts_are_those_of_the_whole(mics, longest):
 
 @pytest.mark.parametrize("mics", [1, 2, 3, 8])
 def test_planes_of_exports_are_those_of_the_whole_to_the_last_bit(mics):
-    """An export of 8 bits makes another score of another last digit: 1.6 % in one of 40 commands, once."""
+    """For an export of 8 bits makes another score of another last digit."""
     settings = portable.PlaneSettings(**CovariancePlanes.settings())
     for seed in range(6):
         g = np.random.default_rng([seed, mics])

@@ -85,12 +85,8 @@ class Frames:
 
     def __init__(self, front: CovariancePlanes):
         self._front = front
-        self.n_fft, self.hop, self.smooth, self.min_frames = (
-            front.n_fft,
-            front.hop,
-            front.smooth,
-            front.min_frames,
-        )
+        self.n_fft, self.hop, self.smooth = front.n_fft, front.hop, front.smooth
+        self.min_frames = front.min_frames
 
     @torch.inference_mode()
     def covariances(self, samples: np.ndarray) -> torch.Tensor:
