@@ -267,7 +267,8 @@ def _train(options: Options, job: str, changes: dict[str, Any], seed: int, out: 
         rows = [row for row in csv.DictReader(file) if row["split"] == "eval"]
     kept = ("dev_accuracy", "eval_accuracy", "epoch", "parameters", "trained_parameters", "clips", "commit")
     facts = {key: run[key] for key in kept} | {"wall_seconds": run["wall_seconds"]}
-    facts["right"] = {row["file"]: [row["speaker"], int(row["label"] == row["predicted"])] for row in rows}
+    named = [("/".join(Path(row["file"]).parts[-2:]), row) for row in rows]  # no machine's own folders
+    facts["right"] = {name: [row["speaker"], int(row["label"] == row["predicted"])] for name, row in named}
     facts["dev_curve"] = [row["dev_accuracy"] for row in run["curves"]]
     facts["classes_predicted"] = len({row["predicted"] for row in rows})
     return facts | milliseconds(out, options.device)
