@@ -94,7 +94,8 @@ class Frames:
         spectrum = stft(torch.from_numpy(samples)[None], front.n_fft, front.hop, center=False)[
             :, :, front.bins
         ]
-        return band_covariance(spectrum, front.filters[:, front.bins], 1)
+        frames = spectrum.shape[-1]
+        return band_covariance(_filled(spectrum), front.filters[:, front.bins], 1)[..., :frames]
 
     @torch.inference_mode()
     def smoothed(self, covariances: torch.Tensor) -> torch.Tensor:
@@ -102,7 +103,7 @@ class Frames:
 
     @torch.inference_mode()
     def shares(self, covariances: torch.Tensor) -> torch.Tensor:
-        return torch.stack(cell_shares(covariances))
+        return torch.stack(cell_shares(_filled(covariances)))[..., : covariances.shape[-1]]
 
     @torch.inference_mode()
     def planes(self, covariances: torch.Tensor, shares: torch.Tensor, least: float) -> np.ndarray:
@@ -115,3 +116,9 @@ class Frames:
     @staticmethod
     def cut(whole: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         return whole[..., start:stop]
+
+
+def _filled(x: torch.Tensor) -> torch.Tensor:
+    """(..., N) with zeros up to a multiple of 16 frames: what is left over is rounded otherwise, and few frames are
+    left over in a whole, but many in its parts."""
+    return nn.functional.pad(x, (0, -x.shape[-1] % 16))
