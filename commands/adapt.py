@@ -48,7 +48,8 @@ def adapt(
 
 def _words(found) -> str:
     """What was kept, what it was measured to be worth, and what a person must know of it."""
-    lines = [f"Kept: {found.way}"]
+    none = " (nothing was shown to help: it judges as its base does; --p-miss and --p-fa move the threshold)"
+    lines = [f"Kept: {found.way}{none if found.way == 'none' else ''}"]
     if "base" in found.figures:
         folds = found.figures["folds"]
         lines.append(f"On held-out recordings ({folds['number']} folds, disjoint in {folds['disjoint_in']}):")
@@ -62,6 +63,10 @@ def _words(found) -> str:
         lines.append(
             f"Rejected genuine: base {_of(rows['base'])}, adapted {_of(rows['adapted'])} (the same recordings)"
         )
+        if rows["adapted"][0] > rows["base"][0]:
+            lines.append(
+                "Note: more are rejected than before; --p-miss 0.1 lets nine of ten in, and more replays"
+            )
     return "\n".join([*lines, *(f"Note: {said}" for said in found.said)])
 
 

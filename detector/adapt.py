@@ -28,7 +28,7 @@ from detector.ways import Adapted, Heard, learn
 from remasc import MicArray, get_array, read_audio
 from remasc.audio import resample
 from remasc.parallel import tracked
-from remasc.sentences import quoted
+from remasc.sentences import counted, quoted
 
 LABELS = {"genuine": True, "bonafide": True, "replay": False, "spoof": False}
 
@@ -112,8 +112,8 @@ def hear(loaded: Detector, clips: Sequence[Clip], array: MicArray, progress: boo
         reason = quality.fault(waveform, rate, array.num_mics)
         if reason == "channels":
             raise ValueError(
-                f"{clip.path}: {len(waveform)} channels, but the array {array.name} has {array.num_mics}; name the "
-                "array that recorded it"
+                f"{clip.path}: {counted(len(waveform), 'channel')}, but the array {array.name} has "
+                f"{array.num_mics}; name the array that recorded it"
             )
         if reason:
             left_out[reason] += 1

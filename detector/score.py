@@ -22,7 +22,7 @@ from detector.calibration import Calibration, probability
 from detector.systems import Specification, build_network
 from remasc import MicArray, get_array, read_audio
 from remasc.audio import resample
-from remasc.sentences import quoted, reason
+from remasc.sentences import counted, quoted, reason
 
 if TYPE_CHECKING:
     import torch  # imported when a checkpoint is loaded: an exported detector judges without it
@@ -119,7 +119,7 @@ class Detector:
         waveform = _samples(waveform)
         reason = self._fault(waveform, sample_rate, array.num_mics if array else None) or ""
         if reason == "channels":
-            detail = f"{len(waveform)} channels, but the array {array.name} has {array.num_mics}"
+            detail = f"{counted(len(waveform), 'channel')}, but the array {array.name} has {array.num_mics}"
             return Judgement(trial, None, None, None, "undecided", reason, detail)
         heard = waveform[:, : int((self.specification.seconds or quality.MAX_SECONDS) * sample_rate)]
         if heard.shape[1] < waveform.shape[1]:  # what follows says nothing of what is heard

@@ -24,6 +24,7 @@ from remasc.protocol import PARTITIONS, partitions
 from remasc.simulate.layout import by_file, read_scenes, scene_of
 
 ENOUGH = 1000  # trials of each class from which an interval stands as it is
+FEWEST = 50  # of a class: below it an interval reaches into every band
 NOTHING = (0.45, 0.55)  # EER of what must not tell the classes apart
 _CHUNK = 16
 
@@ -209,6 +210,8 @@ def conclusion(verdicts: Sequence[Verdict]) -> str:
         counts += f"; fewer than {ENOUGH:,} in eval, so the intervals are widened for the number of probes"
     if not any(v.gates for v in verdicts):
         return f"Reported only: this corpus follows the world and owes no band ({counts})."
+    if not failed and fewest < FEWEST:
+        return f"Too few trials to tell: no probe failed, but none could ({counts})."
     if not failed:
         return f"No probe failed ({counts})."
     names = ", ".join(f"{v.probe} on {v.array}" for v in failed)

@@ -112,6 +112,8 @@ class MicArray:
         `description` and `channel_order`. Raises ValueError with one sentence on anything else."""
         path = Path(path)
         fact = f"{path}: not a readable array file"
+        if not path.exists():
+            raise ValueError(f"{path}: no such array file; expected TOML or JSON, see data/README.md")
         try:
             text = path.read_text(encoding="utf-8")
             fields = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)

@@ -32,6 +32,14 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= 2 * MOST else text[: 2 * MOST - 3] + "..."
 
 
+def counted(number: int, word: str) -> str:
+    """
+    >>> counted(1, "channel"), counted(2, "channel")
+    ('1 channel', '2 channels')
+    """
+    return f"{number:,} {word}{'s' * (number != 1)}"
+
+
 def plain(text: str) -> str:
     """A text with what a terminal or a table would obey (line breaks, tabs, control characters) written out."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

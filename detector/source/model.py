@@ -26,7 +26,7 @@ from detector.source.fusion import Fusion
 from detector.source.shares import Shares
 from remasc import MicArray, get_array, read_audio
 from remasc.audio import resample
-from remasc.sentences import quoted, reason
+from remasc.sentences import counted, quoted, reason
 
 BUNDLED = Path(__file__).parent.parent / "bundled" / "source"
 SOURCE, FAMILY, SYNTHETIC = "source", "family", "synthetic"
@@ -150,7 +150,7 @@ class SourceModel:
             )
         fault = quality.fault(waveform, sample_rate, array.num_mics if array else None) or ""
         if fault == "channels":
-            detail = f"{len(waveform)} channels, but the array {array.name} has {array.num_mics}"
+            detail = f"{counted(len(waveform), 'channel')}, but the array {array.name} has {array.num_mics}"
             return SourceJudgement(trial, reason=fault, detail=detail)
         if self.reads_embeddings and detector is None:
             raise ValueError("this source model reads a replay detector's embedding; name it with --detector")

@@ -13,7 +13,7 @@ let shown = null;
 
 function introduce(about) {
   facts = about;
-  const eer = about.dev_eer == null ? "" : `, equal error rate ${(100 * about.dev_eer).toFixed(1)} % where it was tuned`;
+  const eer = about.dev_eer == null ? "" : `, equal error rate ${(100 * about.dev_eer).toFixed(1)} % on the recordings that set its threshold`;
   say("about", `Did a living person say this, or a playback device? Detector: ${about.system}${eer}.`);
   at("simulated").hidden = !about.simulated;
   at("live").hidden = !about.live;
