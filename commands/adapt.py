@@ -48,8 +48,7 @@ def adapt(
 
 def _words(found) -> str:
     """What was kept, what it was measured to be worth, and what a person must know of it."""
-    none = " (nothing was shown to help: it judges as its base does; --p-miss and --p-fa move the threshold)"
-    lines = [f"Kept: {found.way}{none if found.way == 'none' else ''}"]
+    lines = [f"Kept: {found.way}"]
     if "base" in found.figures:
         folds = found.figures["folds"]
         lines.append(f"On held-out recordings ({folds['number']} folds, disjoint in {folds['disjoint_in']}):")

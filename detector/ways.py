@@ -178,7 +178,10 @@ def _of_both(
             "no head is better than the calibration on held-out recordings, so that the latter was kept"
         )
     if chosen.name == "none":
-        said.append("nothing is better than the base on held-out recordings, so that it was kept as it is")
+        said.append(
+            "nothing is better than the base on held-out recordings, so that it was kept as it is; --p-miss and "
+            "--p-fa move the threshold"
+        )
     slope, offset, change = chosen.fit(llr, heard.embeddings, heard.genuine)
     held_out = costs[chosen.name]
     moved = 0.0  # by what the folds' fits say: the last one has heard all that it is asked about
