@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +70,7 @@ def _verdicts(root: Path) -> list[Verdict]:
     try:
         found = json.loads((root / PROBES).read_text(encoding="utf-8"))
         rows = found["verdicts"] if found["corpus"] == _stamp(root) else []
-        known = {entry.name for entry in fields(Verdict)}
-        return [
-            Verdict(**{k: v for k, v in row.items() if k in known} | {"band": tuple(row["band"])})
-            for row in rows
-        ]
+        return [Verdict.from_dict(row) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
 

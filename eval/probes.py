@@ -10,7 +10,7 @@ recordings of the world they are reported and gate nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,12 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"failed": self.failed}
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> Verdict:
+        """What `as_dict` gave; KeyError or TypeError on anything else."""
+        known = {entry.name: row[entry.name] for entry in fields(cls)}
+        return cls(**known | {"band": tuple(row["band"])})
 
 
 def probe_corpus(

@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +212,7 @@ def _probes() -> str:
 
 
 def _verdicts() -> list[Verdict]:
-    known = {entry.name for entry in fields(Verdict)}
-    rows = _read(RESULTS / "default" / "probes.json")["verdicts"]
-    return [Verdict(**{k: v for k, v in row.items() if k in known}) for row in rows]
+    return [Verdict.from_dict(row) for row in _read(RESULTS / "default" / "probes.json")["verdicts"]]
 
 
 def _read(path: Path) -> dict[str, Any]:

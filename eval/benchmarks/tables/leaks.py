@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,7 @@ def verdicts(corpus: Corpus, out: Path, workers: int | None, progress: bool) -> 
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["recordings"] == told:
-            names = {entry.name for entry in fields(Verdict)}
-            return [
-                Verdict(**{k: v for k, v in row.items() if k in names} | {"band": tuple(row["band"])})
-                for row in kept["verdicts"]
-            ]
+            return [Verdict.from_dict(row) for row in kept["verdicts"]]
     except (OSError, ValueError, KeyError, TypeError):
         pass
     found = probe_corpus(corpus.root, workers=workers, progress=progress)
