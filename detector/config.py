@@ -100,6 +100,8 @@ class TrainConfig:
         p_fa: Share of replays that the shipped threshold accepts on dev.
         harden: Share of each step's clips that are attacked with short adversarial stretches, so that the detector
             learns to withstand pulses (0 = none; compact alone; see `replayguard attack`).
+        base: A detector to go on from, by name or folder: its network is taken with its weights instead of random
+            ones, and trained by a schedule of its own.
         device: auto, cpu, cuda or mps.
         amp: Mixed precision on CUDA; for compact also on a CPU that multiplies bfloat16 (1.7 to 2.7 times as fast).
         workers: Processes that load data; default: 0 on the CPU, 4 for a GPU.
@@ -129,6 +131,7 @@ class TrainConfig:
     protocol_seed: int = 0
     p_fa: float = 0.05
     harden: float = 0.0
+    base: str | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     amp: bool = True
     workers: int | None = None
@@ -233,6 +236,8 @@ def _check_used(config: TrainConfig) -> None:
     for name in COMPACT if config.system in BASELINES else ():
         if name not in DEFAULTS[config.system] and getattr(config, name) is not None:
             raise ValueError(f"{config.system} has no {name}, for it trains no network; leave it out")
+    if config.system in BASELINES and config.base is not None:
+        raise ValueError(f"{config.system} has no base, for it trains no network; leave it out")
     if config.channels is None:
         return
     if config.system not in CHOOSING:

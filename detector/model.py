@@ -80,8 +80,9 @@ class CompactDetector(nn.Module):
         """Training only: what must not matter is varied, the same for all microphones.
 
         A crop of random length (0.5 s to what three quarters of the items last; a shorter item is heard whole), a
-        smooth random equaliser on the level, a masked band range, and in one item
-        of eight no spatial planes, so that single-channel input is understood by the same weights.
+        smooth random equaliser on the level, and a masked band range. One item of eight has no spatial planes, so
+        that single-channel input is understood by the same weights; another of eight has no level, so that space is
+        learnt although the spectrum is learnt sooner.
         """
         planes, lengths = random_crop(planes, lengths, 25, generator)
         planes[:, 0] += random_equaliser(len(planes), planes.shape[2], generator)[..., None] / SCALE[0]
@@ -89,8 +90,11 @@ class CompactDetector(nn.Module):
             width = int(torch.randint(0, 7, (), generator=generator))
             start = int(torch.randint(0, planes.shape[2] - width, (), generator=generator))
             planes[item, :5, start : start + width] = 0
-            if torch.rand((), generator=generator) < 0.125:
+            hidden = torch.rand((), generator=generator)
+            if hidden < 0.125:
                 planes[item, 1:] = 0
+            elif hidden < 0.25:
+                planes[item, 0] = 0
         return planes, lengths
 
 

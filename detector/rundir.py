@@ -45,8 +45,11 @@ class Claim:
 
 
 @contextlib.contextmanager
-def claimed(config: TrainConfig, parts: Mapping[str, Corpus], team: Team) -> Iterator[Claim]:
-    """Take the folder for this run, or say why not: of another config, or another process is at work in it."""
+def claimed(
+    config: TrainConfig, parts: Mapping[str, Corpus], team: Team, base: str | None = None
+) -> Iterator[Claim]:
+    """Take the folder for this run, or say why not: of another config, or another process is at work in it.
+    `base` is the hash of the weights that the run goes on from."""
     with contextlib.ExitStack() as stack:
         claim = None
         if team.first:
@@ -54,7 +57,7 @@ def claimed(config: TrainConfig, parts: Mapping[str, Corpus], team: Team) -> Ite
                 raise ValueError(f"{config.out}: a file is in the way; give a folder with --out")
             config.out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_locked(config.out))
-            claim = _claim(config, parts)
+            claim = _claim(config, parts, base)
         yield team.gather(claim)[0]
 
 
@@ -71,10 +74,10 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _claim(config: TrainConfig, parts: Mapping[str, Corpus]) -> Claim:
+def _claim(config: TrainConfig, parts: Mapping[str, Corpus], base: str | None) -> Claim:
     with tempfile.TemporaryDirectory() as scratch:
         protocol_sha256 = write_protocol(Path(scratch) / PROTOCOL, parts)
-    wanted = {"training": config.identity(), "protocol_sha256": protocol_sha256}
+    wanted = {"training": config.identity(), "protocol_sha256": protocol_sha256, "base": base}
     out, recordings = config.out, _fingerprint([*parts["train"], *parts["dev"]])
     if not config.resume:
         for name in (FINISHED, BEGUN, STATE, JUDGED, LOG):
@@ -83,7 +86,8 @@ def _claim(config: TrainConfig, parts: Mapping[str, Corpus]) -> Claim:
     if (out / FINISHED).exists():
         description, _, finished = load_checkpoint(out)
         there = {key: value for key, value in description.get("training", {}).items() if key != "corpus"}
-        _refuse_other(out, {"training": there, "protocol_sha256": finished.get("protocol_sha256")}, wanted)
+        begun = {"training": there, "protocol_sha256": finished.get("protocol_sha256")}
+        _refuse_other(out, begun | {"base": finished.get("base", {}).get("sha256")}, wanted)
         clean(out)
     elif (out / BEGUN).exists():
         _refuse_other(out, _read_begun(out / BEGUN), wanted | {"recordings": recordings})
@@ -128,6 +132,8 @@ def _refuse_other(out: Path, there: dict[str, Any], wanted: dict[str, Any]) -> N
         raise ValueError(f"{out}: holds a run that differs in {words}; {ways}")
     if there.get("protocol_sha256") != wanted["protocol_sha256"]:
         raise ValueError(f"{out}: holds a run on other trials (its protocol.tsv differs); {ways}")
+    if there.get("base") != wanted["base"]:
+        raise ValueError(f"{out}: holds a run that went on from other weights than --base has now; {ways}")
     if there.get("recordings") != wanted.get("recordings"):
         raise ValueError(
             f"{out}: the sizes or times of the run's sound files have changed since it began; put them back as "

@@ -15,7 +15,7 @@ import torch
 
 from detector import rundir
 from detector.baselines.training import BaselineTraining
-from detector.checkpoint import save_checkpoint
+from detector.checkpoint import WEIGHTS, save_checkpoint
 from detector.config import BASELINES, TrainConfig
 from detector.fitting import Training
 from detector.loading import Examples, build_examples, check_examples, training_parts
@@ -23,8 +23,9 @@ from detector.losses import GENUINE_COLUMN
 from detector.model import EDGE
 from detector.runlog import RunLog
 from detector.schedule import step_seed
+from detector.score import Detector, load
 from detector.shipped import DevScores, from_training, judge_dev
-from detector.systems import build_network, specify
+from detector.systems import Specification, build_network, specify
 from detector.team import Team
 from remasc import ARRAYS, Corpus
 
@@ -76,21 +77,22 @@ def run(
     stop_after: int | None = None,
 ) -> TrainResult:
     """One training in its folder; `stop_after` steps of this call it raises `Interrupted`."""
+    specification = specify(config.system, tuple(ARRAYS[name] for name in config.arrays), config.microphones)
+    description = {"specification": specification.as_dict(), "network": _arguments(config)}
+    torch.manual_seed(step_seed(config.seed))
+    network = build_network(description)
+    if (base := _base(config, specification)) is not None:
+        _take_weights(network, base, str(config.base))
+    weights = None if base is None else base.run["checksums"][WEIGHTS]
     parts, card = _parts(config, examples)
-    with rundir.claimed(config, parts, team) as claim, RunLog(config.out, on=team.first, bar=progress) as log:
+    with (
+        rundir.claimed(config, parts, team, weights) as claim,
+        RunLog(config.out, on=team.first, bar=progress) as log,
+    ):
         if claim.finished is not None:
             chosen = claim.finished
             log.say(f"{config.out}: finished, {rundir.in_words(chosen)}; nothing to do")
             return _result(config, chosen, already_finished=True)
-        specification = specify(
-            config.system, tuple(ARRAYS[name] for name in config.arrays), config.microphones
-        )
-        arguments: dict[str, Any] = {"filters": config.filters} if config.system.startswith("nn-") else {}
-        if config.backbone != "cnn":
-            arguments = dict(EDGE) if config.backbone == "edge" else {"backbone": config.backbone}
-        description = {"specification": specification.as_dict(), "network": arguments}
-        torch.manual_seed(step_seed(config.seed))
-        network = build_network(description)
         given = examples is not None
         if examples is None:
             if not team.first:
@@ -109,10 +111,44 @@ def run(
             description["training"] = config.identity() | {"corpus": card.get("name")}
             dev = _dev_scores(config, training, description, given, progress)
             facts = rundir.facts(config, card, claim.protocol_sha256, training, dev, team, device)
+            if base is not None:
+                facts["base"] = {"name": Path(str(config.base)).name, "sha256": weights}
             save_checkpoint(config.out, training.best.weights, description, facts)
             rundir.clean(config.out)
             log.say(f"{config.out}: {rundir.in_words(facts)}")
         return _result(config, team.gather(facts)[0])
+
+
+def _arguments(config: TrainConfig) -> dict[str, Any]:
+    """What the config says of the network's own arguments."""
+    if config.system.startswith("nn-"):
+        return {"filters": config.filters}
+    if config.backbone == "cnn":
+        return {}
+    return dict(EDGE) if config.backbone == "edge" else {"backbone": config.backbone}
+
+
+def _base(config: TrainConfig, specification: Specification) -> Detector | None:
+    """The detector whose weights this run goes on from; ValueError where it is of another kind."""
+    if config.base is None:
+        return None
+    base = load(config.base)
+    if not isinstance(base.network, torch.nn.Module):
+        raise ValueError(f"{config.base}: an export cannot be trained; give the checkpoint that it came from")
+    kinds = [(one.system, one.num_mics, one.sample_rate) for one in (base.specification, specification)]
+    if kinds[0] != kinds[1]:
+        words = [f"a {name} of {mics or 'any number of'} channels at {rate} Hz" for name, mics, rate in kinds]
+        raise ValueError(f"{config.base}: {words[0]}; this run trains {words[1]}, give a base of that kind")
+    return base
+
+
+def _take_weights(network: torch.nn.Module, base: Detector, name: str) -> None:
+    try:
+        network.load_state_dict(base.network.state_dict())
+    except RuntimeError:
+        raise ValueError(
+            f"{name}: its network is not of the size that this run trains; give the same --backbone"
+        ) from None
 
 
 def _training(

@@ -77,6 +77,16 @@ def test_augmentation_is_a_function_of_its_generator(network):
     assert (n == one.shape[-1]).all()
 
 
+def test_augmentation_hides_the_level_or_space_never_both(network):
+    planes = network.prepare(clip(4, seed=0)).expand(400, -1, -1, -1).clone()
+    lengths = torch.full((400,), planes.shape[-1])
+    out, _ = network.augment(planes, lengths, torch.Generator().manual_seed(0))
+    no_level, no_space = ((out[:, group] == 0).all(dim=(1, 2, 3)) for group in (slice(0, 1), slice(1, 6)))
+    assert not (no_level & no_space).any()
+    for hidden in (no_level, no_space):
+        assert 0.08 < float(hidden.float().mean()) < 0.18
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_crops_hold_real_frames_only(seed):
     lengths = torch.tensor([30, 64, 41])

@@ -462,3 +462,35 @@ def test_two_processes_judge_dev_with_the_buffers_that_are_saved(tmp_path, corpu
     assert run_facts["dev_loss"] == pytest.approx(
         float(weighted_cross_entropy(logits, columns, weights)), rel=1e-5
     )
+
+
+def test_a_run_goes_on_from_the_weights_of_its_base(tmp_path, examples):
+    first = train(config(tmp_path / "a", epochs=1), examples=examples, progress=False)
+    still = {"epochs": 1, "learning_rate": 1e-9, "weight_decay": 0.0, "base": str(first.folder)}
+    second = train(config(tmp_path / "b", **still), examples=examples, progress=False)
+    _, there, run_facts = load_checkpoint(first.folder)
+    _, here, told = load_checkpoint(second.folder)
+    learnt = [name for name in here if not name.split(".")[-1].startswith(("running_", "num_batches"))]
+    assert all(torch.allclose(here[name], there[name], atol=1e-6) for name in learnt)
+    assert told["base"] == {"name": "a", "sha256": run_facts["checksums"]["model.safetensors"]}
+
+
+def test_a_base_that_does_not_fit_or_has_changed_is_one_sentence(tmp_path, examples):
+    def begin(stop_after: int | None = None, **values):
+        task = config(tmp_path / "b", base=str(tmp_path / "a"), **values)
+        with Team.gather_up("cpu") as (team, device):
+            return run(task, examples, team, device, False, stop_after)
+
+    train(config(tmp_path / "a", epochs=1), examples=examples, progress=False)
+    with pytest.raises(ValueError, match="not of the size"):
+        begin(backbone="edge")
+    assert not (tmp_path / "b").exists()
+    with pytest.raises(Interrupted):
+        begin(stop_after=2)
+    train(config(tmp_path / "a", epochs=1, seed=1, resume=False), examples=examples, progress=False)
+    with pytest.raises(ValueError, match="went on from other weights"):
+        begin()
+    with pytest.raises(ValueError, match="has no base"):
+        config(tmp_path / "c", system="void", array="D2", base="default", epochs=None, batch_size=None)
+    with pytest.raises(ValueError, match="this run trains a malrad of 7"):
+        train(config(tmp_path / "d", system="malrad", array="D4", base="default"), progress=False)
