@@ -483,9 +483,10 @@ def test_embedded_voices_speak(tmp_path):
     assert len(Corpus.from_meta(root)) == 4
 
 
-def test_recordings_that_were_not_simulated_here_are_never_touched(speech, tmp_path):
-    """A download in progress has sound files and no meta.csv yet."""
-    path = tmp_path / "copy" / "core" / "data" / "1010204.wav"
+@pytest.mark.parametrize("where", ["core/data/1010204.wav", "mine/kitchen.wav", "kitchen.wav"])
+def test_recordings_that_were_not_simulated_here_are_never_touched(speech, tmp_path, where):
+    """A download in progress has sound files and no meta.csv yet; a folder of one's own has neither."""
+    path = tmp_path / "copy" / where
     path.parent.mkdir(parents=True)
     write_wav(path, np.ones((2, 100)) / 8, 16000)
     for resume in (True, False):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from remasc.atomic import write_text
+from remasc.audio import sound_files_below
 from remasc.schema import RecordingDevice
 from remasc.simulate.geometries import array_of
 from remasc.simulate.scenes import CONTENT_RATE
@@ -105,8 +106,8 @@ def scene_of(file_id: str, scenes: dict[str, dict]) -> dict | None:
 
 
 def write_plan(out: Path, scenes: list[dict], stamp: dict, arrays: tuple[str, ...], resume: bool) -> None:
-    """Write the plan before any audio. A folder that holds anything but this very corpus is refused; without
-    `resume` an older simulation in it is replaced."""
+    """Write the plan before any audio. A folder that holds another corpus or anybody's recordings is refused;
+    without `resume` an older simulation in it is replaced. (`voices` in it are the simulator's own.)"""
     text = scenes_text(scenes)
     stamp = {**stamp, "arrays": list(arrays), "scenes": hashlib.sha256(text.encode("utf-8")).hexdigest()}
     stamp_text = json.dumps(stamp, indent=1) + "\n"
@@ -114,7 +115,7 @@ def write_plan(out: Path, scenes: list[dict], stamp: dict, arrays: tuple[str, ..
     if not mark.is_file():
         if found := [s for s in (*SUBSETS, "complete") if (out / s / "meta.csv").exists()]:
             raise ValueError(f"{out}: its {found[0]}/meta.csv was not simulated here; choose another --out")
-        if found := [path for s in SUBSETS for path in (out / s / "data").glob("*.*")]:
+        if found := [p for p in sound_files_below(out) if p.relative_to(out).parts[0] != "voices"]:
             raise ValueError(f"{found[0]}: was not simulated here; choose another --out, nothing was touched")
     elif resume and mark.read_text(encoding="utf-8") != stamp_text:
         raise ValueError(
