@@ -28,7 +28,8 @@ def simulate(
         scale: Multiplies the number of scenes; the share of the rows where a template is followed.
         seed: Another seed is another corpus.
         workers: Processes; default: one per core.
-        cluster: Address of a Dask scheduler (tcp://host:8786) whose workers see the same folders.
+        cluster: Address of a Dask scheduler (tcp://host:8786), or ray for the Ray cluster that this machine has
+            joined; the workers must see the same folders.
         resume: Go on where an interrupted run stopped.
     """
     from remasc.parallel import on_cluster

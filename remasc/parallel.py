@@ -19,18 +19,28 @@ def default_workers() -> int:
 
 
 @contextmanager
-def on_cluster(scheduler: str | None) -> Iterator[int | None]:
-    """While it lasts, the jobs of this module run on the workers of a Dask cluster, given by the address of its
-    scheduler (tcp://host:8786); yields how many these are. None stays on this machine, and yields None.
+def on_cluster(address: str | None) -> Iterator[int | None]:
+    """While it lasts, the jobs of this module run on the workers of a cluster; yields how many these are.
 
-    The workers must have this package, and the corpus's folders under the same paths. ValueError without
-    dask.distributed, OSError where no scheduler answers.
+    `address` is that of a Dask scheduler (tcp://host:8786), or "ray" for the Ray cluster that this machine has
+    joined. None stays on this machine, and yields None. The workers must have this package, and the corpus's
+    folders under the same paths. ValueError without the library, OSError where no cluster answers or a worker is
+    lost.
     """
-    if scheduler is None:
+    if address is None:
         yield None
-        return
+    elif address == "ray":
+        with _on_ray() as workers:
+            yield workers
+    else:
+        with _on_dask(address) as workers:
+            yield workers
+
+
+@contextmanager
+def _on_dask(scheduler: str) -> Iterator[int]:
     try:
-        from dask.distributed import Client
+        from dask.distributed import Client, KilledWorker
     except ImportError:
         raise ValueError("a cluster needs dask.distributed; run `pip install replayguard[cluster]`") from None
     from joblib import parallel_config
@@ -40,10 +50,56 @@ def on_cluster(scheduler: str | None) -> Iterator[int | None]:
     except (OSError, ValueError, TypeError) as error:
         raise OSError(
             f"no Dask scheduler answers at {quoted(scheduler)} ({reason(error)}); start one with `dask scheduler` "
-            "and workers with `dask worker`"
+            "and workers with `dask worker`, or give `ray` for a Ray cluster"
         ) from None
-    with client, parallel_config(backend="dask"):
+    with client, parallel_config(backend="dask"), _lost("Dask", KilledWorker):
         yield max(2, sum(client.ncores().values()))  # 1 would stay in this process
+
+
+@contextmanager
+def _on_ray() -> Iterator[int]:
+    try:
+        import ray
+        from ray.util.joblib.ray_backend import RayBackend
+    except ImportError:
+        raise ValueError("a Ray cluster needs ray; run `pip install replayguard[ray]`") from None
+    from joblib import parallel_config, register_parallel_backend
+
+    class AsTheyCome(RayBackend):
+        """Ray's own backend of joblib, whose results can be had one by one although it does not say so."""
+
+        supports_return_generator = True
+
+        def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
+            # Ray's pool deals jobs to its workers in turn, busy or not: dealt late, they wait beside idle ones
+            parallel.pre_dispatch = "all"
+            return super().configure(n_jobs, parallel, **options)
+
+    register_parallel_backend("ray", AsTheyCome)
+    try:
+        ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise OSError(
+            f"no Ray cluster answers here ({reason(error)}); start one with `ray start --head` and join it on "
+            "every machine with `ray start --address HOST:6379`"
+        ) from None
+    try:
+        one_each = parallel_config(backend="ray", ray_remote_args={"num_cpus": 1})  # else all on one machine
+        with one_each, _lost("Ray", ray.exceptions.RayError):
+            yield int(ray.cluster_resources().get("CPU", 1))
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _lost(kind: str, error: type[Exception]) -> Iterator[None]:
+    """What a cluster raises where one of its workers dies, as a sentence."""
+    try:
+        yield
+    except error:
+        raise OSError(
+            f"a worker of the {kind} cluster was lost, most likely for memory; run again, what is finished is kept"
+        ) from None
 
 
 def unordered(

@@ -13,13 +13,14 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
+import tyro
 
 import replayguard
-from detector.config import DEFAULTS, TrainConfig
+from detector.config import BASELINES, DEFAULTS, TrainConfig
 from detector.state import STATE
 from detector.systems import specify
 from eval.benchmarks.tables import cells as cells_of
-from eval.benchmarks.tables import engine, leaks, page, views
+from eval.benchmarks.tables import engine, leaks, page, processes, views
 from eval.benchmarks.tables.catalogue import TABLES, UNSEEDED
 from eval.benchmarks.tables.cells import Training, undertrained
 from eval.benchmarks.tables.engine import run
@@ -89,7 +90,11 @@ def content(options, name="peers"):
 
 def files(options):
     """When each file of the runs was written."""
-    found = (path for path in (options.folder / "runs").rglob("*") if path.is_file() and path.name != ".lock")
+    found = (
+        path
+        for path in (options.folder / "runs").rglob("*")
+        if path.is_file() and not path.name.endswith(".lock")
+    )
     return {path: path.stat().st_mtime_ns for path in found}
 
 
@@ -246,6 +251,7 @@ def test_each_system_has_its_own_schedule_and_what_draws_nothing_is_trained_once
         ("table2", {"scale": 2.0}, "expected above 0"),
         ("table2", {"seeds": ()}, "at least one"),
         ("table2", {"workers": 0}, "expected 1 or more"),
+        ("table2", {"processes": 0}, "expected 1 or more"),
     ],
 )
 def test_errors_name_the_fact_and_the_way_out(varied, tmp_path, name, values, says):
@@ -388,6 +394,32 @@ def test_a_benchmark_that_is_killed_ends_as_if_it_was_not(tiny, tmp_path):
     for options in (killed, whole):
         assert not run("peers", options).failed
     same_scores(killed, whole)
+
+
+def test_torchrun_is_given_the_very_config_of_the_cell(varied, tmp_path):
+    for system in DEFAULTS:
+        for changes in ({}, {"epochs": 3, "amp": False, "cache": tmp_path / "a b"}):
+            if set(changes) - {"cache"} and system in BASELINES:
+                continue
+            config = TrainConfig(varied, tmp_path / "out", system=system, array="D4", **changes)
+            given = tyro.cli(TrainConfig, args=processes.command_line(config))
+            assert given == config
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_cell_together(tiny, tmp_path, monkeypatch):
+    options = quietly(tiny, tmp_path, systems=("malrad", "void"), quick=True, processes=2)
+    assert not run("peers", options).failed
+    made = {one["row"]: one["runs"][0]["environment"]["processes"] for one in content(options)["figures"]}
+    assert made == {"malrad": 2, "void": 1}  # without a network there is nothing to share
+    assert not list(tmp_path.rglob(processes.LOG))
+
+    whole = processes.command_line
+    monkeypatch.setattr(processes, "command_line", lambda config: [*whole(config), "--p-fa", "2"])
+    failed = run(
+        "peers", quietly(tiny, tmp_path / "bad", systems=("malrad",), quick=True, processes=2)
+    ).failed
+    assert failed == {"malrad-D4-seed0": "p_fa is 2.0; expected 0 to 0.999"}
 
 
 # ---------------------------------------------------------------- what is said of it

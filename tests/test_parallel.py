@@ -1,6 +1,7 @@
 import math
 import os
 import signal
+import sys
 import time
 import warnings
 
@@ -84,3 +85,37 @@ def test_a_cluster_of_two_workers_gives_the_same_results():
         assert sorted(unordered(math.factorial, [(n,) for n in range(20)], there)) == [
             math.factorial(n) for n in range(20)
         ]
+
+
+def test_without_its_library_a_cluster_is_one_sentence(monkeypatch):
+    for address, library, extra in (("ray", "ray", "ray"), ("tcp://h:1", "dask.distributed", "cluster")):
+        monkeypatch.setitem(sys.modules, library, None)
+        with pytest.raises(ValueError, match=rf"pip install replayguard\[{extra}\]"), on_cluster(address):
+            pass
+
+
+def test_a_ray_cluster_that_is_not_there_is_one_sentence(monkeypatch):
+    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("none is running")))
+    with pytest.raises(OSError, match=r"no Ray cluster answers here.*ray start"), on_cluster("ray"):
+        pass
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_of_two_workers_gives_the_same_results(monkeypatch):
+    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    start = ray.init
+    here = {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False}
+    monkeypatch.setattr(ray, "init", lambda **_: start(**here))  # a cluster of this process alone
+    with on_cluster("ray") as there:
+        assert there == 2
+        wanted = [math.factorial(n) for n in range(20)]
+        assert sorted(unordered(math.factorial, [(n,) for n in range(20)], there)) == wanted
+        assert list(ordered(math.factorial, [(n,) for n in range(20)], there)) == wanted
+        results = ordered(math.factorial, [(n,) for n in range(100)], there)
+        assert next(results) == 1  # as they come, not when all are done
+        results.close()
+        with pytest.raises(ValueError, match="factorial"):
+            list(unordered(math.factorial, [(-1,), (1,)], there))
+    with pytest.raises(OSError, match="a worker of the Ray cluster was lost"), on_cluster("ray") as there:
+        list(unordered(os.kill, [(0, 0), (0, signal.SIGKILL)], there))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,17 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detector.config import DEFAULTS, TrainConfig
+from detector.config import BASELINES, DEFAULTS, TrainConfig
+from eval.benchmarks.tables import processes
 from eval.benchmarks.tables.conditions import Conditions, slug
 from eval.benchmarks.tables.views import some_minutes
 from remasc import Corpus
 from remasc.atomic import write_text
+from remasc.parallel import default_workers
 from remasc.protocol import partitions
 from remasc.schema import name_of
 
 SPEED = "speed.json"
 SPEED_CLIPS = 12
 QUICK_EPOCHS = 2
+_TURN = threading.Lock()  # a cluster's worker may have threads; torch's random numbers are the process's
 
 
 Scored = tuple[Path, str, float]  # corpus, array, minutes of adaptation
@@ -139,24 +143,39 @@ def _after(minutes: float) -> str:
     return f"-after-{minutes:g}min" if minutes else ""
 
 
-def run(config: TrainConfig, tests: list[Scored], split: str, alone: bool, shown: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class How:
+    """How cells are run: the partition that is tested; `alone` where no other cell runs beside this one, `shown`
+    with bars of its own; `processes` that train a network together."""
+
+    split: str
+    alone: bool = True
+    shown: bool = False
+    processes: int = 1
+
+
+def run(config: TrainConfig, tests: list[Scored], how: How) -> dict[str, Any]:
     """Train what is not trained and score what is not scored: the run.json, and the speed (CPU seconds for a second
-    of sound) by folder of scores. `alone`: no other cell runs beside this one."""
+    of sound) by folder of scores."""
     from detector.batch import score_corpus
     from detector.train import train
 
-    with _beside(not alone), warnings.catch_warnings():
+    with _TURN, _beside(not how.alone), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "this .* was trained on .*, not on")  # which is the question
         if not (config.out / "run.json").exists():
-            _prepare(config, shown)
-        folder = train(config, progress=shown).folder
+            _prepare(config, how.shown)
+            if how.processes > 1 and config.system not in BASELINES:
+                threads = max(1, default_workers() // how.processes) if how.alone else 1
+                processes.train(config, how.processes, threads)
+        folder = train(config, progress=how.shown).folder
         speeds = {}
-        for root, array, minutes in tests:
-            corpus, out = Corpus.from_meta(root), score_folder(config, (root, array, minutes), split)
-            detector = _adapted(folder, corpus, array, minutes) if minutes else folder
-            options = {"split": split, "arrays": [array], "workers": None if alone else 1, "progress": shown}
-            score_corpus(str(detector), corpus, out, **options)
-            speeds[out.name] = _speed(detector, corpus, out / SPEED, split, array)
+        with _held(folder / ".scoring.lock"):  # another benchmark may test the same training
+            for root, array, minutes in tests:
+                corpus, out = Corpus.from_meta(root), score_folder(config, (root, array, minutes), how.split)
+                detector = _adapted(folder, corpus, array, minutes) if minutes else folder
+                options = {"split": how.split, "arrays": [array], "progress": how.shown}
+                score_corpus(str(detector), corpus, out, workers=None if how.alone else 1, **options)
+                speeds[out.name] = _speed(detector, corpus, out / SPEED, how.split, array)
     return json.loads((folder / "run.json").read_text(encoding="utf-8")) | {"speeds": speeds}
 
 

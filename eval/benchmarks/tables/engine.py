@@ -47,7 +47,8 @@ def run(name: str, options: Options, *, say: Say = lambda _: None, shown: bool =
         alone = workers == 1  # not: one cell left, or a run that goes on would count with other threads
 
         def job(training: Training, shown: bool = False) -> tuple:
-            return training, bench.configs[training], jobs[training], options.split, alone, shown
+            how = cells_of.How(options.split, alone, shown, options.processes)
+            return training, bench.configs[training], jobs[training], how
 
         for training in jobs:
             if training not in todo:
@@ -98,13 +99,11 @@ def _job(
     training: Training,
     config: TrainConfig,
     tests: list[Scored],
-    split: str,
-    alone: bool,
-    shown: bool,
+    how: cells_of.How,
 ) -> tuple[Training, dict[str, Any] | str]:
     """The record of a training, or why it failed: whatever happens in one cell, the others go on."""
     try:
-        return training, cells_of.run(config, tests, split, alone, shown)
+        return training, cells_of.run(config, tests, how)
     except (ValueError, OSError) as error:
         return training, str(error)
     except Exception as error:
@@ -123,7 +122,7 @@ def _default_workers(options: Options) -> int:
     import torch
 
     cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
-    return 1 if cuda else default_workers()
+    return 1 if cuda else max(1, default_workers() // options.processes)
 
 
 def _time_left(begun: float, done: int, total: int) -> str:

@@ -31,7 +31,9 @@ class Options:
         split: Which partition is tested: eval, or dev (which chose the epochs) as long as eval must rest.
         scale: Share of each schedule's epochs, at most 1; what was stopped by that is marked undertrained.
         workers: Cells at a time; default: one per core, or 1 with a GPU.
-        cluster: Address of a Dask scheduler (tcp://host:8786) whose workers see the same folders.
+        processes: That train a network together, by torchrun: one a GPU, or to give a lone long cell all cores.
+        cluster: Address of a Dask scheduler (tcp://host:8786), or ray for the Ray cluster that this machine has
+            joined; the workers must see the same folders.
         device: Where networks train.
         results: Also copy the page here, with every run's record, protocol and scores, without weights.
     """
@@ -46,6 +48,7 @@ class Options:
     split: Literal["eval", "dev"] = "eval"
     scale: float = 1.0
     workers: int | None = None
+    processes: int = 1
     cluster: str | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     results: Path | None = None
@@ -65,8 +68,9 @@ class Options:
             raise ValueError(f"split is {quoted(self.split)}; expected dev or eval")
         if not 0 < self.scale <= 1:
             raise ValueError(f"scale is {self.scale}; expected above 0, at most 1")
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers is {self.workers}; expected 1 or more")
+        for what, count in (("workers", self.workers), ("processes", self.processes)):
+            if count is not None and count < 1:
+                raise ValueError(f"{what} is {count}; expected 1 or more")
 
     @property
     def folder(self) -> Path:
