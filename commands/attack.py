@@ -66,7 +66,7 @@ def attack(
         split: Partition whose replays are attacked; attackers learn on train.
         array: Which array's recordings.
         clips: Replays to attack.
-        genuine: Genuine recordings to compare with, for the EER under attack.
+        genuine: Clean genuine recordings, for p_miss and the EER under attack.
         training: Replays of train that attackers learn from.
         attacks: Which attacks: none random fixed static imitation listening expert pgd.
         below_db: Largest sample of the perturbation, in dB below the command's level (negative: louder; default 0);
@@ -87,7 +87,7 @@ def attack(
         stride: Our real-time attacker asks the victim about every so many steps of 10 ms of its training clips.
         imitation_epochs: Of the published real-time attacker.
         defence: none; windows, limiter or noise, joined by + where several; ensemble.
-        partner: Second detector of an ensemble.
+        partner: Second detector of an ensemble: a detector, or source, the bundled source classifier.
         draws: How often the attacker asks a defence that draws numbers, for each answer.
         repeats: How often such a defence judges each attempt.
         seed: Draws the clips, and whatever the attackers draw.
@@ -105,6 +105,10 @@ def attack(
 
     if (corpus is None) == (classifier is None) or (classifier is None) != (data is None):
         raise ValueError("name what to attack: --corpus (and --detector), or --classifier and --data")
+    if corpus is None and (air, defence, partner, draws, repeats) != (None, "none", None, 1, 1):
+        raise ValueError(
+            "--air, --defence, --partner, --draws and --repeats are a replay detector's; a classifier has none"
+        )
     if below_db is None:
         below_db = 0.0 if classifier is None else PUBLISHED_DB
     shape = shape or ("noise" if classifier is None else "constant")
@@ -155,5 +159,5 @@ def _show(record: dict) -> None:
     for line in record["lines"]:
         _, *rest = cells(line)  # the page and attack.md name each budget in full
         delay = f", {line['delay_ms']:g} ms" if line["attack"] in REAL_TIME else ""
-        table.add_row(f"{line['attack']}, {-line['below_db']:+g} dB{delay}", *rest)
+        table.add_row(f"{line['attack']}, {-line['below_db']:+.3g} dB{delay}", *rest)
     console.print(table)

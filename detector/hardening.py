@@ -11,13 +11,18 @@ Shapes: B batch, M microphones, T samples, C planes, K bands, N frames of 20 ms.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detector.calibration import Calibration
 from detector.score import Detector
 from detector.systems import Specification
+
+if TYPE_CHECKING:
+    from detector.source.model import SourceModel  # imported where one is asked: training knows none
 
 STRETCHES, REACH = 5, 7  # pulses, and the frames that one changes: covariances are smoothed over 100 ms
 STRENGTH = 1.0  # of the planes, whose deviation over speech is about 1
@@ -142,9 +147,9 @@ def limited(x: Tensor, sample_rate: int, over_db: float = 6.0, around: int = 21)
 
 class Together(nn.Module):
     """Several networks of one sample rate; the score is the mean of their calibrated log-likelihood ratios, or the
-    lowest of them: then all have to be led astray at once."""
+    lowest of them: then all have to be led astray at once. A source model takes part as `SourceMember`."""
 
-    def __init__(self, detectors: Sequence[Detector], rule: str = "mean"):
+    def __init__(self, detectors: Sequence[Detector | SourceMember], rule: str = "mean"):
         super().__init__()
         rates = {one.specification.sample_rate for one in detectors}
         if len(rates) != 1 or any(one.calibration is None for one in detectors):
@@ -164,6 +169,43 @@ class Together(nn.Module):
         """One score (B,) of each network's own."""
         llrs = torch.stack([one.llr(score) for one, score in zip(self.calibrations, scores, strict=True)])
         return llrs.mean(0) if self.rule == "mean" else llrs.amin(0)
+
+
+class SourceMember:
+    """A source model as a member of `Together`, beside a detector and heard at its rate.
+
+    It is a black box: its cues are measured and its trees are asked in NumPy, so it has scores and no gradients.
+    `array` names the microphones' places, for the cues that need them.
+    """
+
+    def __init__(self, model: SourceModel, specification: Specification, array: str | None = None):
+        if model.reads_embeddings:
+            raise ValueError(
+                "this source model reads a replay detector's embedding, so it is no second opinion; use one by cues"
+            )
+        self.network = Cues(model, specification.sample_rate, array)
+        self.specification = specification
+        self.calibration = Calibration(slope=1.0, offset=0.0)  # it answers with ratios already
+
+
+class Cues(nn.Module):
+    """(B, M, T) -> calibrated log-likelihood ratios (B,) of a source model's cues. No parameters, no gradients."""
+
+    def __init__(self, model: SourceModel, sample_rate: int, array: str | None = None):
+        super().__init__()
+        self.model, self.sample_rate, self.array = model, sample_rate, array
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tensor(
+            [self._llr(one.detach().cpu().numpy()) for one in x], dtype=x.dtype, device=x.device
+        )
+
+    def _llr(self, waveform: np.ndarray) -> float:
+        from detector.source.cues import cues_of
+
+        cues = cues_of(waveform, self.sample_rate, self.array)
+        values = np.array([cues[name] for name in self.model.cues], np.float32)
+        return float(self.model.calibration_of(values).llr(self.model.score(values[None])[0]))
 
 
 def guarded(detector: Detector, module: nn.Module, **run: Any) -> Detector:

@@ -60,9 +60,10 @@ def test_known_values_on_a_toy_victim(tmp_path):
     assert lines["random"]["queries"] == 0 < lines["expert"]["queries"]
     record = {
         "victim": "sentry", "corpus": "toys", "simulated": None, "what": "toys", "air": "none", "defence": "none",
-        "training": 3, "lines": list(lines.values()),
+        "training": 3, "learning_queries": {"static": 1234}, "over": "clips", "lines": list(lines.values()),
     }  # fmt: skip
     assert "100.0 %" in markdown(record)
+    assert "static 1,234" in markdown(record)
     assert len(cells(lines["expert"])) == 7
 
 
@@ -78,6 +79,45 @@ def test_it_goes_on_where_it_stopped(tmp_path):
     _, third = run(tmp_path, plan(), whole := ClassifierVictim(Sentry()))
     assert third == lines
     assert whole.queries == 0
+
+
+def test_a_measurement_can_be_enlarged(tmp_path):
+    """The first clips of more are not asked again, and what attackers learnt cost what the ledger says."""
+    run(tmp_path, plan())
+    victim = ClassifierVictim(Sentry())
+    campaign = Campaign(victim, plan(), tmp_path, {"victim": "sentry"})
+    rows = campaign.run(clips(7, silent=2), clips(3), progress=False)
+    whole = Campaign(other := ClassifierVictim(Sentry()), plan(), tmp_path / "whole", {"victim": "sentry"})
+    assert whole.run(clips(7, silent=2), clips(3), progress=False) == rows
+    assert victim.queries < other.queries / 3
+    learnt = {line["name"]: line["queries"] for line in whole.ledger.values()}
+    assert campaign.learning_queries() == whole.learning_queries() == {"static": learnt["static"]}
+    assert learnt["static"] > 0
+
+
+def test_pgd_is_an_upper_bound_and_pays_for_what_it_makes_use_of(tmp_path):
+    """It begins at what the others came to, wherever the plan names it, and says so in its queries."""
+    the_plan = plan(attacks=("pgd", "random", "fixed", "expert"), iterations=1)
+    assert the_plan.cases()[-1].attack == "pgd"
+    campaign, lines = run(tmp_path, the_plan)
+    assert lines["pgd"]["success"]["value"] == 1
+    assert lines["pgd"]["queries"] > lines["expert"]["queries"] > 0
+    by_clip = {name.split(":")[0]: rows for name, rows in campaign.rows.items()}
+    for name in ("random", "fixed", "expert"):
+        for best, other in zip(by_clip["pgd"], by_clip[name], strict=True):
+            assert best.p_true <= other.p_true + 1e-4 or name == "random"  # the mean of several draws
+    case, one = the_plan.cases()[-1], clips(6, silent=2)[3]
+    heard = campaign.example(case, one, by_clip["pgd"][3])
+    assert campaign.verdict(heard.waveform, 0) == (by_clip["pgd"][3].score, by_clip["pgd"][3].right)
+
+
+def test_what_the_victim_has_wrong_is_not_attacked_where_nothing_could_come_of_it(tmp_path):
+    campaign = Campaign(ClassifierVictim(Sentry()), plan(), tmp_path, {}, only_right=True)
+    rows = campaign.run(clips(6, silent=2), clips(3), progress=False)
+    _, lines = run(tmp_path / "all", plan())
+    for line in figures(plan().cases(), rows):
+        assert line == lines[line["attack"]]
+    assert not any("clip-0" in name for name in campaign.ledger if not name.startswith("before"))
 
 
 def test_another_plan_needs_another_folder(tmp_path):

@@ -72,6 +72,14 @@ def test_the_past_cannot_be_changed():
     assert injector.play(100, np.ones(10))
 
 
+def test_what_cannot_be_paid_for_is_refused():
+    injector = Injector(1, RATE, Budget(), 0.1)
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="finite"):
+            injector.play(0, np.array([0.0, bad]))
+    assert injector.played == []
+
+
 def test_reset_gives_the_budget_back():
     injector = Injector(1, RATE, Budget(pulses=1), 0.1)
     assert injector.play(0, np.ones(10))

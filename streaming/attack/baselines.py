@@ -2,15 +2,15 @@
 
 none; random, fixed: moments drawn evenly over the command, or evenly spaced; static: the moments that do most harm
 to training clips on average; imitation (published) and listening (ours): in real time, from the past alone; expert:
-evolved for this very clip, by score queries; pgd: by gradients, waveforms free.
+evolved for this very clip, by score queries; pgd: by gradients, waveforms free, begun at the best of the others.
 Only imitation and listening could be run on a command that nobody knows yet, and only for these does the reaction
 delay mean anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,12 +35,21 @@ class Arsenal:
     static_steps: np.ndarray | None = None
     imitating: ImitatingListener | None = None
     choosy: ChoosyListener | None = None
-    _known: dict[tuple, np.ndarray] = field(default_factory=dict)
 
-    def attempt(self, name: str, environment: Environment, clip: Clip, draw: int = 0) -> Attempt:
-        """One attack on one clip; `draw` numbers repetitions of those that draw numbers."""
+    def attempt(
+        self,
+        name: str,
+        environment: Environment,
+        clip: Clip,
+        draw: int = 0,
+        known: Sequence[np.ndarray] = (),
+    ) -> Attempt:
+        """One attack on one clip; `draw` numbers repetitions of those that draw numbers, `known` are starts
+        (samples) that other attacks came to on this clip, for the one that makes use of them."""
         if name not in ATTACKS:
             raise ValueError(f"unknown attack {name!r}; expected one of {', '.join(ATTACKS)}")
+        if name == "pgd":
+            return self._pgd(environment, clip, known)
         acts: dict[str, Callable[[Environment, Clip, int], Attempt]] = {
             "none": self._none,
             "random": self._random,
@@ -49,7 +58,6 @@ class Arsenal:
             "imitation": self._imitation,
             "listening": self._listening,
             "expert": self._expert,
-            "pgd": self._pgd,
         }
         return acts[name](environment, clip, draw)
 
@@ -73,26 +81,30 @@ class Arsenal:
         return environment.stream(clip, _learnt(self.choosy, "listening"), seed=self.seed)
 
     def _expert(self, environment: Environment, clip: Clip, draw: int) -> Attempt:
-        return environment.play_steps(clip, self._evolved(environment, clip))
+        return environment.play_steps(clip, expert(environment, clip, self.evolution).steps)
 
-    def _evolved(self, environment: Environment, clip: Clip) -> np.ndarray:
-        """The expert's steps; pgd begins at them too, so they are kept."""
-        key = (clip.name, environment.budget, environment.shape)
-        if key not in self._known:
-            self._known[key] = expert(environment, clip, self.evolution).steps
-        return self._known[key]
+    def _pgd(self, environment: Environment, clip: Clip, known: Sequence[np.ndarray]) -> Attempt:
+        """The best of: the strongest of the known attempts; descents from there and from where the gradient points.
 
-    def _pgd(self, environment: Environment, clip: Clip, draw: int) -> Attempt:
-        """The better of two beginnings: where the gradient points, and the evolved moments."""
-        tries = []
-        for begin in (None, self._evolved(environment, clip) * environment.step):
-            starts, waveforms = pgd(
-                environment, clip, iterations=self.iterations, seed=self.seed, begin_at=begin
-            )
-            tried = environment.play(clip, starts, waveforms)
-            odds = float(environment.victim.odds(torch.from_numpy(tried.waveform)[None], clip.truth)[0])
-            tries.append((odds, tried))
-        return min(tries, key=lambda one: one[0])[1]
+        Best is what the finished system gets wrong, then what leaves the lowest odds: a descent that drives a
+        recording into clipping is refused, however low its odds.
+        """
+
+        def odds(tried: Attempt) -> float:
+            return float(environment.victim.odds(torch.from_numpy(tried.waveform)[None], clip.truth)[0])
+
+        def descended(begin: np.ndarray | None) -> Attempt:
+            found = pgd(environment, clip, iterations=self.iterations, seed=self.seed, begin_at=begin)
+            return environment.play(clip, *found)
+
+        tries = [descended(None)]
+        if known:
+            begun = [environment.play(clip, one, environment.waveforms(clip, len(one))) for one in known]
+            strongest = min(begun, key=odds)
+            tries += [strongest, descended(strongest.starts)]
+        return min(
+            tries, key=lambda one: (environment.victim.verdict(one.waveform, clip.truth)[1], odds(one))
+        )
 
 
 def random_steps(environment: Environment, clip: Clip, seed: int, draw: int) -> np.ndarray:

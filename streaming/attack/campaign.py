@@ -6,12 +6,13 @@ attempt, so that an interrupted campaign goes on where it stopped. Everything is
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ from streaming.attack.victims import Victim, probability
 
 LEDGER = "attempts.jsonl"
 EPOCHS = 60  # of `attend`
+VERSION = 2  # of the ledger's lines
+LEARNING = {"static": "static", "imitation": "teacher", "listening": "effects"}  # names of its lines begin so
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,12 @@ class Plan:
                 raise ValueError(f"unknown attack {name!r}; expected some of {', '.join(ATTACKS)}")
 
     def cases(self) -> list[Case]:
-        base = [Case(name, self.budget, self.delay, self.shape) for name in self.attacks]
+        """In the order in which they are run: pgd, which makes use of the others, is the last of its budget."""
+        last = lambda name: name == "pgd"  # noqa: E731
+        base = [Case(name, self.budget, self.delay, self.shape) for name in sorted(self.attacks, key=last)]
         for db in self.sweep_db:
             louder = replace(self.budget, below_db=db)
-            base += [Case(name, louder, self.delay, self.shape) for name in self.swept]
+            base += [Case(name, louder, self.delay, self.shape) for name in sorted(self.swept, key=last)]
         for delay in self.sweep_delays:
             base += [Case(name, self.budget, delay, self.shape) for name in self.swept if name in REAL_TIME]
         return list(dict.fromkeys(base))
@@ -85,10 +90,12 @@ class Plan:
 @dataclass(frozen=True)
 class Row:
     """One clip under one case. `right` is the share of answers that were right (of repeated ones), `p_true` the
-    probability of the true class, each before and after; `score` as the finished system gave it."""
+    probability of the true class, each before and after; `score` as the finished system gave it. `starts` are those
+    of the first draw; `waveforms` (base64 of float32) are kept where they are not the budget's own pulse."""
 
     case: str
     clip: str
+    speaker: str
     right_before: bool
     p_before: float
     score_before: float
@@ -97,18 +104,41 @@ class Row:
     score: float
     queries: int
     starts: list[int]
+    waveforms: str = ""
+
+
+class Genuine(NamedTuple):
+    """Clean genuine clips before a replay detector: scores (G,), which are accepted (shares), and who speaks."""
+
+    scores: np.ndarray
+    accepted: np.ndarray
+    speakers: Sequence[str]
 
 
 class Campaign:
     """Runs a plan against a victim and keeps its ledger in `out`.
 
-    `identity` says what the victim and the clips are: a ledger of another identity or plan is refused.
+    `identity` says what the victim and the training clips are: a ledger of another identity or plan is refused. How
+    many clips are attacked is no part of it, so that a measurement can be enlarged. With `only_right` what the
+    victim has wrong anyhow is not attacked: no success can come of it.
     """
 
-    def __init__(self, victim: Victim, plan: Plan, out: Path, identity: dict[str, Any], *, repeats: int = 1):
+    def __init__(
+        self,
+        victim: Victim,
+        plan: Plan,
+        out: Path,
+        identity: dict[str, Any],
+        *,
+        repeats: int = 1,
+        only_right: bool = False,
+    ):
         self.victim, self.plan, self.out, self.repeats = victim, plan, Path(out), repeats
+        self.only_right = only_right
+        self.rows: dict[str, list[Row]] = {}  # of the last run, by the case's name
+        self.genuine: Genuine | None = None  # what a replay detector says of people, where that was asked
         self.out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps([asdict(plan), identity, repeats], sort_keys=True, default=str)
+        text = json.dumps([VERSION, asdict(plan), identity, repeats], sort_keys=True, default=str)
         self.key = {"campaign": hashlib.sha256(text.encode()).hexdigest()}
         self.ledger: dict[str, dict[str, Any]] = _read(self.out / LEDGER, self.key)
         self._listeners: dict[tuple, Any] = {}
@@ -129,8 +159,7 @@ class Campaign:
         if "imitation" in wanted:
             arsenal.imitating = self._imitator(base, training, evolution, progress)
         before = {c.name: self.once(f"before/{c.name}", lambda c=c: self._before(c), False) for c in clips}
-        out: dict[str, list[Row]] = {}
-        self.rows = out
+        out = self.rows = {}
         for case in self.plan.cases():
             environment = self.environment(case)
             if case.attack == "listening":
@@ -143,29 +172,39 @@ class Campaign:
         return Environment(self.victim, case.budget, delay=case.delay, shape=case.shape)
 
     def example(self, case: Case, clip: Clip, row: Row) -> Attempt:
-        """A recorded attempt once more, to be heard: from its moments, or for pgd, whose waveforms are not kept, by
-        another run that comes to the same."""
+        """A recorded attempt once more, to be heard."""
         environment = self.environment(case)
-        if case.attack == "pgd":
-            return self.arsenal.attempt("pgd", environment, clip)
         starts = np.array(row.starts, dtype=np.int64)
-        return environment.play(clip, starts, environment.waveforms(clip, len(starts)))
+        waveforms = environment.waveforms(clip, len(starts))
+        if row.waveforms:
+            waveforms = np.frombuffer(base64.b64decode(row.waveforms), np.float32).reshape(waveforms.shape)
+        return environment.play(clip, starts, waveforms)
 
     def once(self, name: str, make: Callable[[], Any], progress: bool) -> Any:
-        """What the ledger has under `name`, or what `make` makes, which is written at once."""
+        """What the ledger has under `name`, or what `make` makes, which is written at once, with what it asked."""
         if name not in self.ledger:
-            made = iter([(1, None)])
+            made, asked = iter([(1, None)]), self.victim.queries
             for _ in tracked(made, name, 1, 0, progress):
-                self.ledger[name] = {"name": name, "value": make()}
+                value = make()
+            self.ledger[name] = {"name": name, "value": value, "queries": self.victim.queries - asked}
             with (self.out / LEDGER).open("a", encoding="utf-8") as stream:
                 stream.write(sealed(self.ledger[name]) + "\n")
         return self.ledger[name]["value"]
 
+    def learning_queries(self) -> dict[str, int]:
+        """How often the victim was asked for what attackers learnt beforehand, by attack."""
+        attacks = {case.attack for case in self.plan.cases()}
+        return {
+            attack: sum(line["queries"] for name, line in self.ledger.items() if name.split("/")[0] == kind)
+            for attack, kind in LEARNING.items()
+            if attack in attacks
+        }
+
     def _before(self, clip: Clip) -> dict[str, float]:
-        score, right = self._verdict(clip.waveform, clip.truth)
+        score, right = self.verdict(clip.waveform, clip.truth)
         return {"score": score, "right": right, "p": self._p_true(clip.waveform, clip.truth)}
 
-    def _verdict(self, waveform: np.ndarray, truth: int) -> tuple[float, float]:
+    def verdict(self, waveform: np.ndarray, truth: int) -> tuple[float, float]:
         """Mean score and share of right answers over the repeats."""
         found = [self.victim.verdict(waveform, truth) for _ in range(self.repeats)]
         return float(np.mean([score for score, _ in found])), float(np.mean([right for _, right in found]))
@@ -178,28 +217,35 @@ class Campaign:
         self, case: Case, environment: Environment, arsenal: Arsenal, clip: Clip, before: dict[str, float]
     ) -> Row:
         def attack() -> dict[str, Any]:
-            asked = self.victim.queries
+            asked, earlier = self.victim.queries, self._earlier(case, clip)
+            known = [np.array(row.starts, dtype=np.int64) for row in earlier if row.starts]
             draws = self.plan.random_draws if case.attack == "random" else 1
-            attempts = [arsenal.attempt(case.attack, environment, clip, draw) for draw in range(draws)]
-            queries = self.victim.queries - asked
-            found = [self._verdict(one.waveform, clip.truth) for one in attempts]
+            attempts = [arsenal.attempt(case.attack, environment, clip, draw, known) for draw in range(draws)]
+            queries = self.victim.queries - asked + sum(row.queries for row in earlier)
+            found = [self.verdict(one.waveform, clip.truth) for one in attempts]
+            free = case.attack == "pgd"
             return {
                 "right": float(np.mean([right for _, right in found])),
                 "score": float(np.mean([score for score, _ in found])),
                 "p_true": float(np.mean([self._p_true(one.waveform, clip.truth) for one in attempts])),
-                "queries": 0 if case.attack in ("none", "random", "fixed", "static", *REAL_TIME) else queries,
+                "queries": queries,
                 "starts": attempts[0].starts.tolist(),
+                "waveforms": base64.b64encode(attempts[0].waveforms.tobytes()).decode() if free else "",
             }
 
-        value = self.once(f"{case.name}/{clip.name}", attack, False)
-        return Row(
-            case.name,
-            clip.name,
-            before["right"] > 0.5,
-            before["p"],
-            before["score"],
-            **{k: value[k] for k in ("right", "p_true", "score", "queries", "starts")},
-        )
+        right, p, score = before["right"] > 0.5, before["p"], before["score"]
+        if self.only_right and not right:
+            value = {"right": before["right"], "score": score, "p_true": p, "queries": 0, "starts": []}
+        else:
+            value = self.once(f"{case.name}/{clip.name}", attack, False)
+        return Row(case.name, clip.name, clip.speaker, right, p, score, **value)
+
+    def _earlier(self, case: Case, clip: Clip) -> list[Row]:
+        """What pgd begins at: this clip's attempts by the other attacks with the same budget and pulse."""
+        if case.attack != "pgd":
+            return []
+        alike = [c.name for c in self.plan.cases() if (c.budget, c.shape) == (case.budget, case.shape)]
+        return [row for name in alike for row in self.rows.get(name, []) if row.clip == clip.name]
 
     def _imitator(
         self, base: Environment, training: Sequence[Clip], evolution: Evolution, progress: bool

@@ -7,7 +7,7 @@ Shapes: M microphones, T samples, N steps, S candidates, n pulses.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 
 from remasc import Recording, read_audio
 from remasc.audio import resample
-from streaming.attack.inject import Injector, heard, inject, place
+from streaming.attack.inject import Injector, heard, place
 from streaming.attack.pulses import Budget, command_level, kept, shape_of
 from streaming.attack.victims import Victim
 
@@ -27,7 +27,8 @@ class Clip:
     """A command before a victim. `waveform` (M, T) at the victim's rate; `truth` the true class's number.
 
     `level` is the command's level at the microphones (1 = full scale), known beforehand as to anybody who plays
-    it at a volume of their choice. `path` (M, L): see `inject`; None = heard as it is.
+    it at a volume of their choice. `path` (M, L): see `inject`; None = heard as it is. `speaker` is who is heard,
+    "" where nobody knows: clips of one speaker succeed and fail together, so intervals draw speakers.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Clip:
     truth: int
     level: float
     path: np.ndarray | None = None
+    speaker: str = ""
 
 
 class Attempt(NamedTuple):
@@ -113,11 +115,19 @@ class Environment:
         return float(self.victim.odds(x.to(self.victim.device), clip.truth)[0])
 
     def play(self, clip: Clip, starts: np.ndarray, waveforms: np.ndarray) -> Attempt:
-        """Offline: play what was planned, as far as the budget goes."""
-        order = np.argsort(starts, kind="stable")
-        starts, waveforms = np.asarray(starts)[order], np.asarray(waveforms)[order]
-        found = inject(clip.waveform, starts, waveforms, self.rate, self.budget, clip.level, clip.path)
-        return Attempt(starts, waveforms, found)
+        """Offline: play what was planned, as far as the budget goes; the rest is no part of the attempt."""
+        injector = self.injector(clip)
+        injector.play_all(starts, waveforms)
+        return self.attempt(injector, injector.feed(clip.waveform))
+
+    def injector(self, clip: Clip) -> Injector:
+        return Injector(len(clip.waveform), self.rate, self.budget, clip.level, clip.path)
+
+    def attempt(self, injector: Injector, waveform: np.ndarray) -> Attempt:
+        """What an injector played, beside what was heard (M, T)."""
+        starts = np.array([start for start, _ in injector.played], dtype=np.int64)
+        pulses = [pulse for _, pulse in injector.played]
+        return Attempt(starts, np.array(pulses, np.float32).reshape(len(pulses), len(self.pulse)), waveform)
 
     def play_steps(self, clip: Clip, steps: np.ndarray) -> Attempt:
         """Offline: pulses at start steps (n,)."""
@@ -132,7 +142,7 @@ class Environment:
         live = self.live(clip, listener, seed)
         size = block or clip.waveform.shape[1]
         parts = [live.feed(clip.waveform[:, i : i + size]) for i in range(0, clip.waveform.shape[1], size)]
-        return live.attempt(np.concatenate(parts, axis=1))
+        return self.attempt(live.injector, np.concatenate(parts, axis=1))
 
 
 class Live:
@@ -140,9 +150,7 @@ class Live:
 
     def __init__(self, environment: Environment, clip: Clip, listener: Listener, seed: int):
         self.environment, self.listener = environment, listener
-        self.injector = Injector(
-            len(clip.waveform), environment.rate, environment.budget, clip.level, clip.path
-        )
+        self.injector = environment.injector(clip)
         self._pulse = environment.waveforms(clip, 1)[0]
         self._step = np.zeros(environment.step, np.float32)
         self._filled = 0
@@ -162,12 +170,6 @@ class Live:
                     self.injector.play(self.injector.now + self.environment.delay_samples, self._pulse)
         return np.concatenate(out, axis=1)
 
-    def attempt(self, waveform: np.ndarray) -> Attempt:
-        """What was played so far, beside what was heard."""
-        starts = np.array([start for start, _ in self.injector.played], dtype=np.int64)
-        pulses = [pulse for _, pulse in self.injector.played]
-        return Attempt(starts, np.array(pulses).reshape(len(pulses), len(self._pulse)), waveform)
-
 
 def clip_of(
     recording: Recording, rate: int, *, path: np.ndarray | None = None, seconds: float = 30.0
@@ -175,8 +177,5 @@ def clip_of(
     """A recording of a corpus as a clip at the victim's rate; genuine = 1."""
     waveform, own_rate = read_audio(recording.path, seconds=seconds)
     waveform = np.ascontiguousarray(resample(waveform, own_rate, rate), dtype=np.float32)
-    return Clip(recording.trial_id, waveform, int(recording.label), command_level(waveform, rate), path)
-
-
-def with_path(clip: Clip, path: np.ndarray | None) -> Clip:
-    return replace(clip, path=path)
+    level = command_level(waveform, rate)
+    return Clip(recording.trial_id, waveform, int(recording.label), level, path, str(recording.speaker))

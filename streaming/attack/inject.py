@@ -67,6 +67,11 @@ class Injector:
         self._ahead[:, first : first + sound.shape[1]] += sound
         return True
 
+    def play_all(self, starts: np.ndarray, waveforms: np.ndarray) -> None:
+        """Play pulses (n,), (n, P) in the order of their starts, as far as the budget goes."""
+        for number in np.argsort(starts, kind="stable"):
+            self.play(int(starts[number]), waveforms[number])
+
     def feed(self, block: np.ndarray) -> np.ndarray:
         """(M, t) of the command -> (M, t) with what was played, saturating at full scale."""
         count = block.shape[1]
@@ -89,10 +94,7 @@ def inject(
 ) -> np.ndarray:
     """The offline injection of pulses (n,), (n, P) into (M, T): what the stream gives, to the last bit."""
     injector = Injector(len(x), rate, budget, level, path)
-    for start, waveform in sorted(
-        zip(np.asarray(starts).tolist(), waveforms, strict=True), key=lambda p: p[0]
-    ):
-        injector.play(start, waveform)
+    injector.play_all(starts, waveforms)
     return injector.feed(x)
 
 

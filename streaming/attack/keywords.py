@@ -25,7 +25,8 @@ from remasc.identity import position_of
 from remasc.sentences import quoted
 from streaming.attack.campaign import Campaign, Plan
 from streaming.attack.environment import Clip
-from streaming.attack.table import figures, markdown
+from streaming.attack.run import at_least_one
+from streaming.attack.table import figures, markdown, over
 from streaming.attack.victims import ClassifierVictim
 
 FULL_SCALE = 1.0  # the level that amplitudes are stated against
@@ -46,6 +47,10 @@ class Keywords:
     split_seed: int = 0
     plan: Plan = field(default_factory=Plan)
 
+    def __post_init__(self) -> None:
+        for name in ("clips", "training"):
+            at_least_one(name, getattr(self, name))
+
 
 def measure_keywords(
     task: Keywords, out: Path, *, progress: bool = True
@@ -56,10 +61,11 @@ def measure_keywords(
     if task.split not in parts:
         raise ValueError(f"unknown split {quoted(task.split)}; expected one of {', '.join(parts)}")
     classes = loaded.network.architecture.classes
-    campaign = Campaign(
-        classifier_victim(loaded), task.plan, out,
-        asdict(task) | {"plan": None, "victim": _fingerprint(task.classifier)},
-    )  # fmt: skip
+    asked = {
+        name: value for name, value in asdict(task).items() if name not in ("plan", "classifier", "clips")
+    }
+    identity = asked | {"data": task.data.resolve(), "victim": _fingerprint(task.classifier)}
+    campaign = Campaign(classifier_victim(loaded), task.plan, out, identity, only_right=True)
     clips, training = (
         drawn(parts[split], classes, count, task)
         for split, count in ((task.split, task.clips), ("train", task.training))
@@ -76,6 +82,8 @@ def measure_keywords(
         "defence": "none",
         "threshold": None,
         "training": len(training),
+        "learning_queries": campaign.learning_queries(),
+        "over": over(rows[task.plan.cases()[0].name]),
         "plan": asdict(task.plan),
         "lines": figures(task.plan.cases(), rows),
     }
@@ -109,7 +117,8 @@ def drawn(part: list, classes: tuple[str, ...], count: int, task: Keywords) -> l
     for number, clip in enumerate(known):
         waveform, _ = collate([sounds[number]], round(task.seconds * RATE))
         truth = classes.index(clip.label)
-        out.append(Clip(clip.name, np.ascontiguousarray(waveform.numpy(), np.float32), truth, FULL_SCALE))
+        samples = np.ascontiguousarray(waveform.numpy(), np.float32)
+        out.append(Clip(clip.name, samples, truth, FULL_SCALE, speaker=clip.speaker or ""))
     return out
 
 

@@ -97,6 +97,10 @@ class Meter:
     def admit(self, start: int, waveform: np.ndarray) -> np.ndarray | None:
         """The pulse (P,) float32 as it may be played: cut in length and amplitude; None where it may not."""
         pulse = waveform[: self.budget.samples(self.rate)]
+        if not np.isfinite(pulse).all():
+            raise ValueError(
+                "a pulse holds NaN or infinite samples; expected finite ones, which can be paid for"
+            )
         top = np.float32(self.budget.amplitude(self.level))
         pulse = np.clip(pulse, -top, top).astype(np.float32)
         energy = float(np.square(pulse, dtype=np.float64).sum()) / self.rate / max(self.level, 1e-12) ** 2

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from detector.calibration import threshold_at
-from detector.hardening import GUARDS, Guarded, Together, guarded
+from detector.hardening import GUARDS, Guarded, SourceMember, Together, guarded
 from detector.score import Detector, load
 from remasc import Corpus, Label, Recording
 from remasc.atomic import write_text
@@ -24,12 +24,14 @@ from remasc.protocol import partitions
 from remasc.sentences import quoted
 from remasc.simulate.layout import by_file, read_scenes, scene_of
 from streaming.attack.air import PLACES, scene_path
-from streaming.attack.campaign import Campaign, Plan
+from streaming.attack.campaign import Campaign, Genuine, Plan
 from streaming.attack.environment import Clip, clip_of
-from streaming.attack.table import figures, markdown
+from streaming.attack.measures import share_of
+from streaming.attack.table import figures, markdown, over
 from streaming.attack.victims import DetectorVictim
 
 DEFENCES = ("none", *GUARDS, "ensemble")
+SOURCE = "source"  # the partner's name that stands for the bundled source model
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,11 @@ class Robustness:
     """What to measure: whose robustness, on which clips, behind which defence.
 
     `defence`: guards of `detector.hardening` ("windows", "limiter", "noise", or several joined by +), or "ensemble"
-    with `partner`. `draws`: how often the attacker asks a victim that draws numbers for one answer; `repeats`: how
-    often such a victim judges every attempt. `p_fa` sets the threshold on `dev_clips` clean dev replays of the
-    array, where there is a defence or `own_threshold` is False: systems that are compared have theirs set alike.
+    with `partner`: a detector, a source model's folder, or "source", the bundled source model. `draws`: how often
+    the attacker asks a victim that draws numbers for one answer; `repeats`: how often such a victim judges every
+    attempt. `p_fa` sets the threshold on `dev_clips` clean dev replays of the array, where there is a defence or
+    `own_threshold` is False: systems that are compared have theirs set alike. These are never clips that are
+    attacked: then a hash halves dev.
     """
 
     corpus: Path
@@ -59,6 +63,23 @@ class Robustness:
     own_threshold: bool = True
     plan: Plan = field(default_factory=Plan)
 
+    def __post_init__(self) -> None:
+        for name in ("clips", "genuine", "training", "dev_clips", "draws", "repeats"):
+            at_least_one(name, getattr(self, name))
+        if self.partner is not None and self.defence != "ensemble":
+            raise ValueError(
+                f"a partner beside the defence {quoted(self.defence)}; expected --defence ensemble"
+            )
+
+    @property
+    def sets_threshold(self) -> bool:
+        return self.defence != "none" or not self.own_threshold
+
+
+def at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name.replace('_', ' ')} is {value}; expected at least 1")
+
 
 def measure(
     task: Robustness, out: Path, *, progress: bool = True
@@ -72,14 +93,18 @@ def measure(
         raise ValueError(f"unknown split {quoted(task.split)}; expected one of {', '.join(parts)}")
     air = task.air or ("same" if (corpus.root / "scenes.jsonl").is_file() else "direct")
     chooser = _Chooser(corpus, parts, task, air, bare.specification.sample_rate)
-    detector, origin = defend(task, bare, chooser, progress)
-    victim = DetectorVictim(detector, array=task.array, draws=task.draws)
-    identity = asdict(task) | {"plan": None, "corpus": corpus.name, "victim": fingerprint(bare), "air": air}
-    campaign = Campaign(victim, task.plan, out, identity, repeats=task.repeats)
+    partner = partner_of(task, bare)
+    found = chooser.recordings(task.split, Label.GENUINE, task.genuine)
     training = chooser.clips("train", Label.REPLAY, task.training)
     clips = chooser.clips(task.split, Label.REPLAY, task.clips)
+    detector, origin = defend(task, bare, partner, chooser, progress)
+    victim = DetectorVictim(detector, array=task.array, draws=task.draws)
+    campaign = Campaign(
+        victim, task.plan, out, _identity(task, corpus, bare, partner, air), repeats=task.repeats
+    )
     rows = campaign.run(clips, training, progress=progress)
-    genuine, accepted = _genuine(campaign, chooser, task, progress)
+    genuine = campaign.genuine = _genuine(campaign, chooser, found, progress)
+    first = rows[task.plan.cases()[0].name]
     record = {
         "victim": f"{bare.specification.system} ({Path(task.detector).name})",
         "victim_sha256": fingerprint(bare),
@@ -89,11 +114,14 @@ def measure(
         "split": task.split,
         "array": task.array,
         "air": _air_words(air),
-        "defence": task.defence if task.partner is None else f"{task.defence} with {Path(task.partner).name}",
+        "defence": _defence_words(task),
         "threshold": victim.threshold,
         "origin": origin,
         "training": len(training),
-        "genuine_rejected": float(1 - np.mean(accepted)),
+        "learning_queries": campaign.learning_queries(),
+        "genuine": len(found),
+        "p_miss": share_of(1 - genuine.accepted, genuine.speakers).as_dict(),
+        "over": over(first),
         "plan": asdict(task.plan),
         "lines": figures(task.plan.cases(), rows, genuine),
     }
@@ -102,21 +130,83 @@ def measure(
     return record, campaign, clips
 
 
-def defend(task: Robustness, bare: Detector, chooser: _Chooser, progress: bool) -> tuple[Detector, str]:
+def _identity(
+    task: Robustness, corpus: Corpus, bare: Detector, partner: Partner | None, air: str
+) -> dict[str, Any]:
+    """What a ledger belongs to. The numbers of clips that are attacked and compared with are no part of it."""
+    asked = asdict(task)
+    for name in ("plan", "corpus", "detector", "partner", "clips", "genuine"):
+        del asked[name]
+    of_partner = None if partner is None else partner.sha256
+    return asked | {
+        "corpus": corpus.root.resolve(),
+        "victim": fingerprint(bare),
+        "partner": of_partner,
+        "air": air,
+    }
+
+
+@dataclass(frozen=True)
+class Partner:
+    """The second member of an ensemble, and what says which it is."""
+
+    member: Detector | SourceMember
+    sha256: str
+
+
+def partner_of(task: Robustness, bare: Detector) -> Partner | None:
+    """The partner that the task names: the bundled source model, a source model's folder, or a detector."""
+    if task.defence != "ensemble":
+        return None
+    if task.partner is None:
+        raise ValueError("an ensemble needs a second detector; give --partner (a detector, or source)")
+    if task.partner != SOURCE and not is_source(task.partner):
+        other = load(task.partner)
+        return Partner(other, fingerprint(other))
+    from detector.source.model import load_source
+
+    model = load_source("default" if task.partner == SOURCE else task.partner)
+    digest = hashlib.sha256(json.dumps([model.config, model.run], sort_keys=True, default=str).encode())
+    return Partner(SourceMember(model, bare.specification, task.array), digest.hexdigest())
+
+
+def is_source(name: str) -> bool:
+    """Does a folder hold a source model?"""
+    try:
+        config = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("system") == "source"
+
+
+def _defence_words(task: Robustness) -> str:
+    if task.partner is None:
+        return task.defence
+    source = task.partner == SOURCE or is_source(task.partner)
+    known = (
+        "the source classifier (the attacker knows both; gradients are the detector's alone, whatever is tried is "
+        "chosen by the joint score)"
+    )
+    return f"{task.defence} with {known if source else Path(task.partner).name}"
+
+
+def defend(
+    task: Robustness, bare: Detector, partner: Partner | None, chooser: _Chooser, progress: bool
+) -> tuple[Detector, str]:
     """The detector behind its defence, and where its threshold comes from."""
-    if task.defence == "none" and task.own_threshold:
+    if not task.sets_threshold:
         if bare.threshold is None:
             raise ValueError(
                 "the detector has no threshold; train it with `replayguard train`, which sets one"
             )
         return bare, f"the detector's own, p_fa {bare.run['threshold']['p_fa']:.1%} on its dev"
+    if not isinstance(getattr(bare, "network", None), torch.nn.Module):
+        raise ValueError("an exported detector takes no defence; name the checkpoint that it was made of")
     module: torch.nn.Module
     if task.defence == "none":
         module = bare.network
-    elif task.defence == "ensemble":
-        if task.partner is None:
-            raise ValueError("an ensemble needs a second detector; give --partner")
-        module = Together([bare, load(task.partner)])
+    elif partner is not None:
+        module = Together([bare, partner.member])
     else:
         names = task.defence.split("+")
         if unknown := [name for name in names if name not in GUARDS]:
@@ -124,11 +214,11 @@ def defend(task: Robustness, bare: Detector, chooser: _Chooser, progress: bool) 
         generator = torch.Generator().manual_seed(task.plan.seed)  # a measurement can be repeated
         module = Guarded(bare.network, names, sample_rate=bare.specification.sample_rate, generator=generator)
     detector = guarded(bare, module)
-    clean = chooser.clips("dev", Label.REPLAY, task.dev_clips, air="direct")
-    jobs = ((1, detector.score(clip.waveform, chooser.rate)) for clip in clean)
+    clean = chooser.clips("dev", Label.REPLAY, task.dev_clips, air="direct", unattacked=True)
+    jobs = ((1, detector.score(clip.waveform, chooser.rate, task.array)) for clip in clean)
     scores = np.array(list(tracked(jobs, "threshold on clean dev", len(clean), 0, progress)))
     detector.threshold = threshold_at(scores, task.p_fa)
-    return detector, f"set on {len(clean)} clean dev replays for p_fa {task.p_fa:.1%}"
+    return detector, f"set on {len(clean)} clean dev replays that are not attacked, for p_fa {task.p_fa:.1%}"
 
 
 @dataclass
@@ -150,8 +240,11 @@ class _Chooser:
                 f"{self.corpus.root}: no scenes.jsonl says what rooms these were; choose --air direct"
             )
 
-    def recordings(self, split: str, label: Label, count: int) -> list[Recording]:
-        part = self.parts[split].filter(array=self.task.array, label=label)
+    def recordings(self, split: str, label: Label, count: int, unattacked: bool = False) -> list[Recording]:
+        """`unattacked`: those of dev that set a threshold, and that no attack is measured on."""
+        part = list(self.parts[split].filter(array=self.task.array, label=label))
+        if split == "dev" and self.task.split == "dev" and self.task.sets_threshold and label is Label.REPLAY:
+            part = [r for r in part if (position_of(f"threshold/{r.trial_id}") < 0.5) == unattacked]
         found = sorted(part, key=lambda r: position_of(f"{self.task.plan.seed}/{r.trial_id}"))[:count]
         if not found:
             raise ValueError(
@@ -160,8 +253,11 @@ class _Chooser:
             )
         return found
 
-    def clips(self, split: str, label: Label, count: int, air: str | None = None) -> list[Clip]:
-        return [clip_of(r, self.rate, path=self._path(r, air)) for r in self.recordings(split, label, count)]
+    def clips(
+        self, split: str, label: Label, count: int, air: str | None = None, unattacked: bool = False
+    ) -> list[Clip]:
+        found = self.recordings(split, label, count, unattacked)
+        return [clip_of(r, self.rate, path=self._path(r, air)) for r in found]
 
     def _path(self, recording: Recording, air: str | None) -> np.ndarray | None:
         where = self.air if air is None else air
@@ -175,19 +271,15 @@ class _Chooser:
         return scene_path(scene, self.corpus.name, self.task.array, self.rate, where)
 
 
-def _genuine(
-    campaign: Campaign, chooser: _Chooser, task: Robustness, progress: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of clean genuine clips, which attackers want to look like, and which of them are accepted."""
-    found = chooser.recordings(task.split, Label.GENUINE, task.genuine)
+def _genuine(campaign: Campaign, chooser: _Chooser, found: list[Recording], progress: bool) -> Genuine:
+    """Clean genuine clips, which attackers want to look like, before the finished system."""
 
     def judge(recording: Recording) -> list[float]:
-        score, right = campaign.victim.verdict(clip_of(recording, chooser.rate).waveform, 1)
-        return [score, float(right)]
+        return list(campaign.verdict(clip_of(recording, chooser.rate).waveform, 1))
 
     jobs = ((1, campaign.once(f"genuine clip/{r.trial_id}", lambda r=r: judge(r), False)) for r in found)
     scores, right = np.array(list(tracked(jobs, "genuine clips", len(found), 0, progress))).T
-    return scores, right
+    return Genuine(scores, right, [str(recording.speaker) for recording in found])
 
 
 def _parts(corpus: Corpus, detector: Detector) -> dict[str, Corpus]:
@@ -200,8 +292,8 @@ def _parts(corpus: Corpus, detector: Detector) -> dict[str, Corpus]:
 def fingerprint(detector: Detector) -> str:
     """SHA-256 that changes whenever the weights or the threshold do."""
     digest = hashlib.sha256(json.dumps([detector.config, detector.run], sort_keys=True, default=str).encode())
-    for name, tensor in sorted(detector.network.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    for name, weights in detector.weights():
+        digest.update(name.encode() + weights)
     return digest.hexdigest()
 
 
@@ -214,10 +306,13 @@ def _air_words(air: str) -> str:
 
 
 def examples(campaign: Campaign, clips: Sequence[Clip], count: int) -> list[tuple[str, str, np.ndarray, Any]]:
-    """(case, clip, waveform (M, T), its row) of up to `count` clips under every case of the base plan."""
+    """(case, clip, waveform (M, T), its row) of up to `count` clips that the victim had right, under every case of
+    the base plan."""
+    cases = campaign.plan.cases()[: len(campaign.plan.attacks)]
+    had = [number for number, row in enumerate(campaign.rows[cases[0].name]) if row.right_before]
     shown = []
-    for clip in clips[:count]:
-        for case in campaign.plan.cases()[: len(campaign.plan.attacks)]:
-            row = campaign.rows[case.name][[c.name for c in clips].index(clip.name)]
+    for number in had[: max(0, count)]:
+        for case in cases:
+            row, clip = campaign.rows[case.name][number], clips[number]
             shown.append((case.attack, clip.name, campaign.example(case, clip, row).waveform, row))
     return shown

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from streaming.attack import measures
-from streaming.attack.campaign import Case, Row
+from streaming.attack.campaign import Case, Genuine, Row
 
 HEAD = ("attack", "success", "mean drop", "p_fa", "EER", "of the expert's", "queries")
 
 
 def figures(
-    cases: Sequence[Case], rows: Mapping[str, Sequence[Row]], genuine: np.ndarray | None = None
+    cases: Sequence[Case], rows: Mapping[str, Sequence[Row]], genuine: Genuine | None = None
 ) -> list[dict[str, Any]]:
-    """A line for each case. `genuine` (G,) are clean genuine scores of a replay detector; None = a classifier.
+    """A line for each case. `genuine`: what attackers of a replay detector want to look like; None = a classifier.
 
     success: of the clips that the victim had right, the share that it has no longer; drop: how much less sure of
     the truth it is on these, on average; p_fa: of all clips, the share that is accepted; eer: of clean genuine
@@ -29,10 +29,11 @@ def figures(
 
 
 def _line(
-    case: Case, rows: Mapping[str, Sequence[Row]], cases: Sequence[Case], genuine: np.ndarray | None
+    case: Case, rows: Mapping[str, Sequence[Row]], cases: Sequence[Case], genuine: Genuine | None
 ) -> dict[str, Any]:
     mine = list(rows[case.name])
     had = [row for row in mine if row.right_before]
+    everybody, speakers = speakers_of(mine), speakers_of(had)
     line: dict[str, Any] = {
         "case": case.name,
         "attack": case.attack,
@@ -40,17 +41,25 @@ def _line(
         "delay_ms": 1000 * case.delay,
         "clips": len(mine),
         "right_before": len(had),
-        "success": _plain(measures.success([True] * len(had), [row.right for row in had])),
-        "drop": _plain(measures.mean_of([row.p_before - row.p_true for row in had])),
-        "queries": float(np.mean([row.queries for row in mine])) if mine else 0.0,
+        "success": _plain(measures.success([True] * len(had), [row.right for row in had], speakers)),
+        "drop": _plain(measures.mean_of([row.p_before - row.p_true for row in had], speakers)),
+        "queries": float(np.mean([row.queries for row in had])) if had else 0.0,
         "gained": None,
     }
     if genuine is not None:
-        line["p_fa"] = _plain(measures.share_of([1 - row.right for row in mine]))
-        line["eer"] = _plain(measures.detection(genuine, np.array([row.score for row in mine])))
+        line["p_fa"] = _plain(measures.share_of([1 - row.right for row in mine], everybody))
+        found = np.array([row.score for row in mine])
+        named = None if everybody is None else (genuine.speakers, everybody)
+        line["eer"] = _plain(measures.detection(genuine.scores, found, named))
     if case.attack not in ("none", "random"):
         line["gained"] = _plain(_gained(case, rows, cases, had))
     return line
+
+
+def speakers_of(rows: Sequence[Row]) -> list[str] | None:
+    """Who speaks in each; None where nobody knows."""
+    names = [row.speaker for row in rows]
+    return names if all(names) else None
 
 
 def _gained(
@@ -68,6 +77,7 @@ def _gained(
         [1 - row.right for row in had],
         [same["random"][row.clip] for row in had],
         [same["expert"][row.clip] for row in had],
+        speakers_of(had),
     )
 
 
@@ -115,12 +125,29 @@ def facts(record: Mapping[str, Any]) -> list[str]:
     said = [
         f"{first['clips']} clips of {record['corpus']} ({kind}), {record['what']}; the victim had "
         f"{first['right_before']} of them right before any attack.",
-        f"Attackers learnt on {record['training']} other clips, of the training partition.",
+        f"Attackers learnt on {record['training']} other clips, of the training partition{_asked(record)}.",
         f"Perturbations go through the air: {record['air']}. Defence: {record['defence']}.",
         "Success: of the clips that the victim had right, the share that it has no longer. In parentheses 95 % "
-        "intervals over the clips.",
+        f"intervals over the {record['over']}. Queries: of the victim, for each attacked clip.",
     ]
+    if record.get("p_miss") is not None:
+        said.insert(
+            1, f"Of {record['genuine']} clean genuine clips {percent(record['p_miss'])} are rejected."
+        )
     if record.get("threshold") is not None:
         limit = f"Replays are accepted at scores of {record['threshold']:.4f} and above"
         said.insert(1, f"{limit} ({record['origin']}).")
     return said
+
+
+def _asked(record: Mapping[str, Any]) -> str:
+    """How often the victim was asked for what attackers learnt."""
+    asked = [f"{name} {count:,}" for name, count in record["learning_queries"].items()]
+    return f", with queries of the victim: {', '.join(asked)}" if asked else ""
+
+
+def over(rows: Sequence[Row]) -> str:
+    """What the intervals are made over, in words."""
+    speakers = speakers_of(rows)
+    known = speakers is not None and len(set(speakers)) >= measures.FEWEST
+    return f"{len(set(speakers or ()))} speakers" if known else "clips"

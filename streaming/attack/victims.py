@@ -110,7 +110,9 @@ def scores_with_gradients(network: nn.Module, x: Tensor) -> Tensor:
         looks = [scores_with_gradients(network.network, network.look(x)) for _ in range(network.draws)]
         return torch.stack(looks).mean(0)
     if isinstance(network, Together):
-        return network.joined([scores_with_gradients(one, x) for one in network.networks])
+        return network.joined(_each_with_gradients(network, x))
+    if not hasattr(network, "prepare"):
+        raise ValueError("this part of the detector gives scores alone; attack it without gradients")
     front = getattr(network, "front", None)
     opened = getattr(type(front).forward, "__wrapped__", None) if front is not None else None
     noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x)
@@ -123,6 +125,24 @@ def scores_with_gradients(network: nn.Module, x: Tensor) -> Tensor:
         raise ValueError("the detector's front end passes no gradients; attack it by its scores alone")
     logits = network.logits(features)
     return logits[:, 0] - logits[:, 1]
+
+
+def _each_with_gradients(together: Together, x: Tensor) -> list[Tensor]:
+    """Scores (B,) of each network: true ones of all, gradients of those that pass any (at least one).
+
+    So the slope of the joint score leaves out a source model's cues; its value, by which an attacker chooses among
+    what it tried, does not.
+    """
+    scores: list[Tensor] = []
+    for network in together.networks:
+        try:
+            scores.append(scores_with_gradients(network, x))
+        except ValueError:
+            with torch.no_grad():
+                scores.append(network(x))
+    if not any(score.requires_grad for score in scores):
+        raise ValueError("no detector of these passes gradients; attack them by their scores alone")
+    return scores
 
 
 class ClassifierVictim:
