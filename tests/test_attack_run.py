@@ -8,13 +8,18 @@ import torch
 from tiny_corpus import make_corpus
 
 from commands.attack import attack
+from detector.calibration import Calibration
 from detector.score import load
+from detector.source.cues import cues_of
 from eval.attack_page import attack_clip, write_page
+from remasc import Corpus, Label
+from remasc.protocol import partitions
 from remasc.simulate.layout import read_scenes
 from streaming.attack.air import other_place, scene_path
 from streaming.attack.campaign import Plan
 from streaming.attack.pulses import Budget
 from streaming.attack.run import Robustness, examples, measure
+from streaming.attack.victims import DetectorVictim
 
 TINY = Plan(
     Budget(below_db=-20, pulses=2), attacks=("none", "random", "expert"), generations=1, individuals=3,
@@ -25,7 +30,7 @@ TINY = Plan(
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     root = tmp_path_factory.mktemp("corpus")
-    make_corpus(root, clips=16, seconds=0.8)
+    make_corpus(root, clips=64, seconds=0.8)
     return root
 
 
@@ -66,9 +71,14 @@ def test_systems_that_are_compared_have_their_thresholds_set_alike(corpus, tmp_p
     record, campaign, _ = measure(
         task(corpus, split="dev", own_threshold=False, p_fa=0.0, plan=plan), tmp_path, progress=False
     )
-    score = campaign.rows[plan.cases()[0].name][0].score_before
-    assert record["threshold"] == np.nextafter(score, np.inf)  # of the one dev replay
-    assert record["lines"][0]["p_fa"]["value"] == 0
+    found = partitions(Corpus.from_meta(corpus))["dev"].filter(array="D1", label=Label.REPLAY)
+    attacked = [row.clip for row in campaign.rows[plan.cases()[0].name]]
+    others = [r for r in found if r.trial_id not in attacked]
+    assert (len(attacked), len(others)) == (1, 1)
+    # that of a clip which is not attacked
+    score = load("default").judge_file(others[0].path, "D1").score
+    assert record["threshold"] == pytest.approx(np.nextafter(score, np.inf), abs=1e-6)
+    assert "not attacked" in record["origin"]
 
 
 def test_a_defence_has_its_own_threshold(corpus, tmp_path):
@@ -78,9 +88,45 @@ def test_a_defence_has_its_own_threshold(corpus, tmp_path):
     assert "clean dev" in record["origin"]
 
 
+class TwoCues:
+    """As much of a source model as an ensemble asks of it."""
+
+    reads_embeddings, cues, config, run = False, ("centroid", "flatness"), {}, {}
+
+    def score(self, values: np.ndarray) -> np.ndarray:
+        return values @ np.array([1e-3, 2.0], np.float32)
+
+    def calibration_of(self, values: np.ndarray) -> Calibration:
+        return Calibration(0.5, -1.0)
+
+
+def test_the_source_classifier_is_a_partner_whom_the_attacker_knows(corpus, tmp_path, monkeypatch):
+    """The joint score is the mean of both ratios: a black box in its cues, with the network's gradients alone."""
+    monkeypatch.setattr("detector.source.model.load_source", lambda name: TwoCues())
+    source = task(corpus, defence="ensemble", partner="source")
+    record, campaign, clips = measure(source, tmp_path, progress=False)
+    assert "source classifier" in record["defence"]
+    victim, bare = campaign.victim, load("default")
+    x = clips[0].waveform
+    cues = cues_of(x, 16000, "D1")
+    joint = (bare.llr(x, 16000) + 0.5 * (1e-3 * cues["centroid"] + 2 * cues["flatness"]) - 1) / 2
+    assert victim.verdict(x, 0)[0] == pytest.approx(joint, abs=1e-4)
+    heard = torch.from_numpy(x)[None].requires_grad_()
+    odds = victim.gradient_odds(heard, 0)
+    assert odds.item() == pytest.approx(-joint, abs=1e-4)  # the value is the whole system's
+    (slope,) = torch.autograd.grad(odds.sum(), heard)
+    alone = DetectorVictim(bare).gradient_odds(heard, 0)
+    (half,) = torch.autograd.grad(alone.sum(), heard)
+    assert torch.allclose(slope, bare.calibration.slope / 2 * half, atol=1e-3 * float(half.abs().max()))
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"clips": 0}, "clips is 0"),
+        ({"dev_clips": -3}, "dev clips is -3"),
+        ({"partner": "source"}, "expected --defence ensemble"),
+        ({"defence": "ensemble", "partner": "nobody"}, "nobody"),
         ({"split": "nowhere"}, "unknown split"),
         ({"array": "D9"}, "D9"),
         ({"air": "same"}, "scenes.jsonl"),

@@ -43,7 +43,7 @@ class Robustness:
     the attacker asks a victim that draws numbers for one answer; `repeats`: how often such a victim judges every
     attempt. `p_fa` sets the threshold on `dev_clips` clean dev replays of the array, where there is a defence or
     `own_threshold` is False: systems that are compared have theirs set alike. These are never clips that are
-    attacked: then a hash halves dev.
+    attacked: where dev is attacked, its replays are dealt in two halves by their hash.
     """
 
     corpus: Path
@@ -66,6 +66,9 @@ class Robustness:
     def __post_init__(self) -> None:
         for name in ("clips", "genuine", "training", "dev_clips", "draws", "repeats"):
             at_least_one(name, getattr(self, name))
+        names = self.defence.split("+")
+        if self.defence not in DEFENCES and (unknown := [name for name in names if name not in GUARDS]):
+            raise ValueError(f"unknown defence {quoted(unknown[0])}; expected {', '.join(DEFENCES)}")
         if self.partner is not None and self.defence != "ensemble":
             raise ValueError(
                 f"a partner beside the defence {quoted(self.defence)}; expected --defence ensemble"
@@ -209,8 +212,6 @@ def defend(
         module = Together([bare, partner.member])
     else:
         names = task.defence.split("+")
-        if unknown := [name for name in names if name not in GUARDS]:
-            raise ValueError(f"unknown defence {quoted(unknown[0])}; expected {', '.join(DEFENCES)}")
         generator = torch.Generator().manual_seed(task.plan.seed)  # a measurement can be repeated
         module = Guarded(bare.network, names, sample_rate=bare.specification.sample_rate, generator=generator)
     detector = guarded(bare, module)
@@ -244,12 +245,12 @@ class _Chooser:
         """`unattacked`: those of dev that set a threshold, and that no attack is measured on."""
         part = list(self.parts[split].filter(array=self.task.array, label=label))
         if split == "dev" and self.task.split == "dev" and self.task.sets_threshold and label is Label.REPLAY:
-            part = [r for r in part if (position_of(f"threshold/{r.trial_id}") < 0.5) == unattacked]
+            part = sorted(part, key=lambda r: position_of(f"threshold/{r.trial_id}"))[int(unattacked) :: 2]
         found = sorted(part, key=lambda r: position_of(f"{self.task.plan.seed}/{r.trial_id}"))[:count]
         if not found:
             raise ValueError(
-                f"{self.corpus.root}: {split} holds no {label.name.lower()} trials of {self.task.array}; choose "
-                "another --array or --split"
+                f"{self.corpus.root}: {split} holds no {label.name.lower()} trials of {self.task.array}"
+                f"{' that are left over' if unattacked else ''}; choose another --array or --split"
             )
         return found
 
