@@ -96,7 +96,7 @@ def attack(
     """
     import json
 
-    from eval.attack_page import attack_clip, write_page
+    from eval.attack_page import attack_example, write_page
     from streaming.attack.campaign import Plan
     from streaming.attack.keywords import PUBLISHED_DB, Keywords, measure_keywords
     from streaming.attack.pulses import Budget
@@ -131,12 +131,9 @@ def attack(
         record, campaign, attacked = measure(task, target, progress=progress)
     rate = campaign.victim.sample_rate
     heard = [
-        attack_clip(
-            target / "clips", f"{clip}: {name}", waveform, rate, None if corpus is None else row.score,
-            f"{len(row.starts)} pulses", "" if corpus is None else "replay",
-        )
+        attack_example(target / "clips", f"{clip}: {name}", waveform, rate, row)
         for name, clip, waveform, row in to_hear(campaign, attacked, examples)
-    ]  # fmt: skip
+    ]
     page = write_page(target / "attack.html", record, heard)
     if as_json:
         print(json.dumps(record, indent=1, default=str))
@@ -150,14 +147,16 @@ def _show(record: dict) -> None:
     from rich.table import Table
 
     from streaming.attack.baselines import REAL_TIME
-    from streaming.attack.table import HEAD, cells, facts
+    from streaming.attack.table import facts, shown
 
     console = Console(highlight=False, markup=False)
     for fact in facts(record):
         console.print(fact)
-    table = Table(*HEAD)
-    for line in record["lines"]:
-        _, *rest = cells(line)  # the page and attack.md name each budget in full
+    head, rows = shown(record["lines"])
+    table = Table(*head)
+    for line, (_, *rest) in zip(
+        record["lines"], rows, strict=True
+    ):  # page and attack.md name budgets in full
         delay = f", {line['delay_ms']:g} ms" if line["attack"] in REAL_TIME else ""
         table.add_row(f"{line['attack']}, {-line['below_db']:+.3g} dB{delay}", *rest)
     console.print(table)

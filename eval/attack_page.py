@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.page import Clip, clip_card, document
+from eval.page import document
 from remasc.atomic import write_text
 from remasc.audio import write_wav
-from streaming.attack.table import HEAD, cells, facts
+from streaming.attack.campaign import Row
+from streaming.attack.table import facts, shown
 
 PURPOSE = (
     "This measures one's own detector, on recordings at hand. Nothing here is aimed at anybody else's product or "
@@ -20,18 +23,25 @@ PURPOSE = (
 )
 
 
-def attack_clip(
-    folder: Path, title: str, waveform: np.ndarray, rate: int, score: float | None, note: str, label: str
-) -> Clip:
+@dataclass(frozen=True)
+class Example:
+    """An attacked recording to listen to, and what came of it."""
+
+    title: str
+    wav: bytes
+    row: Row
+
+
+def attack_example(folder: Path, title: str, waveform: np.ndarray, rate: int, row: Row) -> Example:
     """Channel 1 of a recording (M, T), kept as a sound file in `folder`, ready for the page."""
     folder.mkdir(parents=True, exist_ok=True)
     name = "".join(c if c.isalnum() or c in "-." else "_" for c in title)
     path = folder / f"{name}.wav"
     write_wav(path, waveform[:1], rate)
-    return Clip(title=title, wav=path.read_bytes(), label=label, score=score, note=note)
+    return Example(title, path.read_bytes(), row)
 
 
-def write_page(path: Path, record: Mapping[str, Any], clips: Sequence[Clip]) -> Path:
+def write_page(path: Path, record: Mapping[str, Any], examples: Sequence[Example]) -> Path:
     """The page of a measurement's record (`streaming.attack.run`)."""
     title = f"Robustness of {record['victim']}"
     body = [
@@ -41,26 +51,39 @@ def write_page(path: Path, record: Mapping[str, Any], clips: Sequence[Clip]) -> 
         "<h2>Attacks</h2>",
         f'<div class="card">{_table(record)}</div>',
     ]
-    if clips:
-        limit = float("-inf") if record.get("threshold") is None else record["threshold"]
-        cards = "".join(clip_card(clip, limit, 0.5) for clip in clips)
+    if examples:
         body += [
             "<h2>Listen</h2>",
             "<p>Channel 1 as the array heard it: the command alone, then with each attack on top.</p>",
-            f'<div class="clips">{cards}</div>',
+            f'<div class="clips">{"".join(map(_card, examples))}</div>',
         ]
     write_text(path, document(title, body))
     return path
 
 
+def _card(example: Example) -> str:
+    """A recording to play, what the victim said of it, and how sure of the truth it still was."""
+    row = example.row
+    said = {0.0: ("replay", "wrong"), 1.0: ("genuine", "right")}  # the chips' colours: red and green
+    colour, word = said.get(row.right, ("undecided", f"right in {100 * row.right:.0f} % of its answers"))
+    listed = {
+        "the victim was": f'<span class="chip {colour}">{word}</span>',
+        "sure of the truth": f"{100 * row.p_true:.1f} % (alone {100 * row.p_before:.1f} %)",
+        "pulses": str(len(row.starts)),
+    }
+    rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in listed.items())
+    sound = base64.b64encode(example.wav).decode()
+    audio = f'<audio controls preload="none" src="data:audio/wav;base64,{sound}"></audio>'
+    return f'<div class="card clip"><h3>{escape(example.title)}</h3>{audio}<dl>{rows}</dl></div>'
+
+
 def _table(record: Mapping[str, Any]) -> str:
-    head = "".join(f"<th>{escape(word)}</th>" for word in HEAD)
-    lines = []
-    for line in record["lines"]:
-        first, *rest = cells(line)
-        row = "".join(f'<td class="value">{_value(word)}</td>' for word in rest)
-        lines.append(f"<tr><td>{escape(first)}</td>{row}</tr>")
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+    head, rows = shown(record["lines"])
+    lines = ["".join(f"<th>{escape(word)}</th>" for word in head)]
+    for first, *rest in rows:
+        values = "".join(f'<td class="value">{_value(word)}</td>' for word in rest)
+        lines.append(f"<td>{escape(first)}</td>{values}")
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def _value(word: str) -> str:

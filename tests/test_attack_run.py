@@ -11,7 +11,7 @@ from commands.attack import attack
 from detector.calibration import Calibration
 from detector.score import load
 from detector.source.cues import cues_of
-from eval.attack_page import attack_clip, write_page
+from eval.attack_page import attack_example, write_page
 from remasc import Corpus, Label
 from remasc.protocol import partitions
 from remasc.simulate.layout import read_scenes
@@ -46,7 +46,7 @@ def test_from_names_to_the_table(corpus, tmp_path):
     assert record["simulated"] is None
     assert json.loads((tmp_path / "attack.json").read_text())["victim_sha256"] == record["victim_sha256"]
     shown = [
-        attack_clip(tmp_path / "clips", f"{clip}: {name}", waveform, 16000, row.score, "", "replay")
+        attack_example(tmp_path / "clips", f"{clip}: {name}", waveform, 16000, row)
         for name, clip, waveform, row in examples(campaign, clips, 1)
     ]
     page = write_page(tmp_path / "attack.html", record, shown).read_text()

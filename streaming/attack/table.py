@@ -98,6 +98,13 @@ def cells(line: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def shown(lines: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows without the columns that say nothing: a classifier has no p_fa."""
+    rows = [cells(line) for line in lines]
+    told = [k for k in range(len(HEAD)) if k == 0 or any(row[k] != "-" for row in rows)]
+    return tuple(HEAD[k] for k in told), [tuple(row[k] for k in told) for row in rows]
+
+
 def percent(rate: Mapping[str, float] | None) -> str:
     if rate is None:
         return "-"
@@ -111,8 +118,9 @@ def number(rate: Mapping[str, float] | None) -> str:
 def markdown(record: Mapping[str, Any]) -> str:
     """The table with what it stands on, as Markdown."""
     lines = [f"# Robustness of {record['victim']}", "", *(f"{fact}  " for fact in facts(record)), ""]
-    lines += ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
-    lines += ["| " + " | ".join(cells(line)) + " |" for line in record["lines"]]
+    head, rows = shown(record["lines"])
+    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([*lines, ""])
 
 
