@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval import source_words
 from eval.page import document
 from remasc.atomic import write_text
 
@@ -41,14 +42,14 @@ def page(judged: Sequence[SourceJudgement], model: SourceModel, prior: float) ->
     simulated = model.run.get("simulated")
     where = f"{model.run.get('corpus', 'an unnamed corpus')}{' (SIMULATED)' if simulated else ''}"
     joined = model.run.get("fusion") if any(one.fused_llr is not None for one in judged) else None
-    limit, p_fa = (joined or model.run)["threshold"], model.run["threshold"]["p_fa"]
-    limit = limit["llr"] if joined is None else limit
+    p_fa = model.run["threshold"]["p_fa"]
+    limit = joined["threshold"] if joined else model.run["threshold"]["llr"]
     about = (
         f"Classifier: {model.config['classifier']}, trained on {where}. A bar to the right speaks for a person, to "
         "the left for a device; its length is what the cue adds to the natural-log likelihood ratio. The shaded "
         "range holds nine in ten people of the training, the mark is this recording. Probabilities at a prior of "
-        f"{prior:g}; they move no decision: human is what has a ratio of {limit:.3g} or more "
-        f"(p_fa {p_fa:.0%} on dev)."
+        f"{prior:g}; they move no decision: accepted as human is what has a ratio of {limit:.3g} or more "
+        f"(p_fa {p_fa:.0%} on dev), refused is what has less. Kinds of devices are for the case that it is one."
     )
     head = (
         f'<style>{STYLE}</style><h1>Who spoke: a person or a device</h1><p class="soft">{escape(about)}</p>'
@@ -59,17 +60,17 @@ def page(judged: Sequence[SourceJudgement], model: SourceModel, prior: float) ->
 def card(judged: SourceJudgement) -> str:
     """One file: its decision, its kinds, its cues."""
     chip = {"human": "genuine", "device": "replay"}.get(judged.decision, "undecided")
-    kinds = sorted(judged.kinds.items(), key=lambda item: -item[1])[:4]
-    facts = [("decision", f'<span class="chip {chip}">{escape(judged.decision)}</span>')]
-    if judged.detail:
-        facts.append(("why not", escape(judged.detail)))
+    word, _, why = source_words.verdict(judged).partition(": ")
+    facts = [("decision", f'<span class="chip {chip}">{word}</span> {escape(why)}')]
+    if judged.detail and not judged.reason:
+        facts.append(("note", escape(judged.detail)))
     for name, value in (("llr of the cues", judged.llr), ("with the detector", judged.fused_llr)):
         if value is not None:
             facts.append((name, f"{value:+.3f}"))
     if judged.probability is not None:
         facts.append(("probability", f"{judged.probability:.1%} human"))
-    if kinds:
-        facts.append(("kind", escape(", ".join(f"{name} {p:.0%}" for name, p in kinds))))
+    if kinds := source_words.kinds(judged):
+        facts.append(("kind", escape(kinds)))
     if judged.explanation is not None and judged.explanation.beside:
         facts.append(("not judged", escape(", ".join(judged.explanation.beside))))
     listed = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in facts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from eval import source_words
 from remasc.sentences import plain
 
 if TYPE_CHECKING:
@@ -22,21 +23,20 @@ def polarity(model: SourceModel, joined: bool, prior: float) -> str:
     )
     p_fa = model.run["threshold"]["p_fa"]
     return (
-        f"llr: higher = more human, by {who}; human at llr >= {limit:.3g} (p_fa {p_fa:.0%} on dev); P(human) at "
-        f"prior {prior:g}, which moves no decision"
+        f"llr: higher = more human, by {who}; accepted as human at llr >= {limit:.3g} (p_fa {p_fa:.0%} on dev), "
+        f"else refused; P(human) at prior {prior:g}, which moves no decision"
     )
 
 
 def text(judged: SourceJudgement) -> str:
     """A judgement as a line, and a line for each cue that is told: what it adds to the llr, and its sentence."""
-    llr = judged.llr if judged.fused_llr is None else judged.fused_llr
+    llr, word = judged.decisive_llr, source_words.WORDS[judged.decision]
     number = "       -" if llr is None else f"{llr:8.3f}"
     chance = "     -" if judged.probability is None else f"{judged.probability:6.1%}"
     note = f"  ({judged.detail.removeprefix(judged.trial + ': ')})" if judged.detail else ""
-    kind = f" {judged.kind} ({judged.kinds[judged.kind]:.0%})" if judged.kind not in ("", "human") else ""
-    lines = [
-        plain(f"{number}  P(human) {chance}  {judged.decision:<9} {judged.trial}{note}{kind and ' ' + kind}")
-    ]
+    lines = [plain(f"{number}  P(human) {chance}  {word:<9} {judged.trial}{note}")]
+    if kinds := source_words.kinds(judged):
+        lines.append(f"          {kinds}")
     if judged.fused_llr is not None:
         lines.append(f"          cues {judged.llr:+.3f}, replay detector {judged.detector_llr:+.3f}")
     if judged.explanation is not None:
@@ -52,4 +52,4 @@ def text(judged: SourceJudgement) -> str:
 
 def json_line(judged: SourceJudgement) -> str:
     """A judgement as one JSON object."""
-    return json.dumps(judged.as_dict(), allow_nan=False)
+    return json.dumps(source_words.plain_values(judged), allow_nan=False)

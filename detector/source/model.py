@@ -28,6 +28,7 @@ from remasc import MicArray, get_array, read_audio
 from remasc.audio import resample
 from remasc.sentences import counted, quoted, reason
 
+READABLE = (VERSION - 1, VERSION)  # cues whose values are near enough; training again is better
 BUNDLED = Path(__file__).parent.parent / "bundled" / "source"
 SOURCE, FAMILY, SYNTHETIC = "source", "family", "synthetic"
 HUMAN, DEVICE, UNDECIDED = "human", "device", "undecided"
@@ -40,8 +41,10 @@ class SourceJudgement:
 
     `score` and `llr` are those of the cues; `detector_llr` the replay detector's and `fused_llr` both together,
     None where it was not asked. `probability` (of a person) and `decision` follow `fused_llr` where there is one.
-    `kinds` are probabilities that sum to one; `kind` is the likeliest that agrees with the decision. `detail` says
-    why nothing was decided, or what a decision was made without.
+    "device" says that it was not accepted: the ratio lies below `threshold`, and a person may still be likelier.
+    `kinds` are probabilities that sum to one; `kind` is the likeliest that agrees with the decision;
+    `kinds_if_device` are those of devices alone, given that it is one. `detail` says why nothing was decided, or
+    what a decision was made without.
     """
 
     trial: str
@@ -55,11 +58,26 @@ class SourceJudgement:
     detail: str = ""
     kind: str = ""
     kinds: dict[str, float] = field(default_factory=dict)
+    threshold: float | None = None
+    kinds_if_device: dict[str, float] = field(default_factory=dict)
     explanation: Explanation | None = None
+
+    @property
+    def decisive_llr(self) -> float | None:
+        """The ratio that is held against the threshold."""
+        return self.llr if self.fused_llr is None else self.fused_llr
+
+    @property
+    def accepted(self) -> bool | None:
+        """Whether it passes as a person; None where nothing was decided."""
+        return {HUMAN: True, DEVICE: False}.get(self.decision)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON has them."""
-        return asdict(self) | {"explanation": self.explanation and self.explanation.as_dict()}
+        return asdict(self) | {
+            "accepted": self.accepted,
+            "explanation": self.explanation and self.explanation.as_dict(),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,20 +201,25 @@ class SourceModel:
     def _decided(
         self, found: SourceJudgement, values: np.ndarray, fault: str, prior: float
     ) -> SourceJudgement:
-        llr = found.llr if found.fused_llr is None else found.fused_llr
+        llr = found.decisive_llr
+        assert llr is not None, found
         if fault:
             return replace(found, reason=fault, detail=(quality.REASONS | REASONS)[fault])
         chance = probability(llr, prior)
-        kinds = {name: float(p[0]) for name, p in self.kinds(values[None], np.array([chance])).items()}
+        devices = {name: float(p[0]) for name, p in self.kinds(values[None], np.zeros(1)).items()}
+        del devices[HUMAN]
+        kinds = {HUMAN: chance} | {name: (1 - chance) * p for name, p in devices.items()}
         limit = self.run["threshold"]["llr"] if found.fused_llr is None else self.run["fusion"]["threshold"]
         human = llr >= limit
-        agreeing = [HUMAN] if human else [name for name in kinds if name != HUMAN]
+        agreeing = [HUMAN] if human else list(devices)
         return replace(
             found,
             probability=chance,
             decision=HUMAN if human else DEVICE,
             kind=max(agreeing, key=kinds.__getitem__),
             kinds=kinds,
+            threshold=limit,
+            kinds_if_device=devices,
         )
 
     def judge_file(
@@ -249,7 +272,7 @@ def load_source(path_or_name: str | Path = "default") -> SourceModel:
 
 
 def _rebuilt(config: dict, state: dict[str, torch.Tensor], run: dict) -> SourceModel:
-    if config["system"] != "source" or config["cues_version"] != VERSION:
+    if config["system"] != "source" or config["cues_version"] not in READABLE:
         raise ValueError(f"it is of cues version {quoted(config['cues_version'])}, this is {VERSION}")
     if unknown := [name for name in config["cues"] if name not in CUES]:
         raise ValueError(f"unknown cue {quoted(unknown[0])}")

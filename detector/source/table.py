@@ -1,8 +1,13 @@
-"""The cues of many recordings as one table, and what the replay detector hears in them; measured once and kept."""
+"""The cues of many recordings as one table, and what the replay detector hears in them; measured once and kept.
+
+Cues and hearings lie in files of their own, the former by the cues' version, the latter by the detector's weights:
+for another detector the cues are not measured again.
+"""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +111,10 @@ def _measured(
     progress: bool,
 ) -> np.ndarray:
     """Rows (n, width) of the recordings, NaN where None. The file at `path` keeps them as they come; every line
-    carries a checksum, and one that is torn or damaged is measured again."""
-    found = _kept(path, width)
+    carries a checksum, and one that is torn, damaged or of another recording of that name is measured again."""
+    kept = _kept(path, width)
+    marks = {r.trial_id: mark_of(r.path) for r in recordings}
+    found = {trial: kept[trial, mark] for trial, mark in marks.items() if (trial, mark) in kept}
     todo = [r for r in recordings if r.trial_id not in found]
     path.parent.mkdir(parents=True, exist_ok=True)
     jobs = [(todo[i : i + CHUNK],) for i in range(0, len(todo), CHUNK)]
@@ -117,10 +124,17 @@ def _measured(
         for rows in tracked(done, what, len(recordings), len(recordings) - len(todo), progress):
             for trial, values in rows:
                 found[trial] = values
-                stream.write(sealed({"trial": trial, "values": values}) + "\n")
+                stream.write(sealed({"trial": trial, "of": marks[trial], "values": values}) + "\n")
             stream.flush()
     rows = np.array([found[r.trial_id] for r in recordings], dtype=np.float64)  # None becomes NaN
     return rows.reshape(len(recordings), width)
+
+
+def mark_of(path: Path) -> str:
+    """What tells a sound file from another of the same name in another corpus: its size and how it begins."""
+    with path.open("rb") as stream:
+        told = stream.read(1 << 16)
+    return hashlib.sha256(b"%d " % path.stat().st_size + told).hexdigest()[:16]
 
 
 def _cues(recordings: Sequence[Recording]) -> list[tuple[str, list[float | None]]]:
@@ -156,9 +170,9 @@ def _heard(name: str, recordings: Sequence[Recording]) -> list[tuple[str, list[f
     return rows
 
 
-def _kept(path: Path, width: int) -> dict[str, list[float | None]]:
-    """The sound lines of an earlier measurement. Those that are not stay where they are and are not believed; a
-    line that was torn is ended, so that the next one stands alone."""
+def _kept(path: Path, width: int) -> dict[tuple[str, str], list[float | None]]:
+    """The sound lines of an earlier measurement, by trial and mark of its file. Those that are not stay where they
+    are and are not believed; a line that was torn is ended, so that the next one stands alone."""
     if not path.is_file():
         return {}
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -172,5 +186,5 @@ def _kept(path: Path, width: int) -> dict[str, list[float | None]]:
         except (ValueError, RecursionError):
             continue
         if len(row.get("values", ())) == width:
-            found[row["trial"]] = row["values"]
+            found[row["trial"], row.get("of", "")] = row["values"]
     return found

@@ -1,8 +1,9 @@
 """Acoustic cues of a recording that a person can check: what tells a mouth from a loudspeaker.
 
 `cues_of` measures them all; each module holds one or two groups and names its sources. A cue that a recording does
-not allow (no voice, no pause, one microphone, a rate too low) is undefined: NaN, never 0. A gain on all channels
-and digital silence at the ends change nothing.
+not allow (no voice, no pause, one microphone, a rate too low) is undefined: NaN, never 0. A gain on all channels,
+an offset and digital silence at the ends change nothing, nor an order of the channels that keeps the first; turned
+round, the waveform leans to the other side (`ODD`) and nothing else changes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from detector.source.cues.catalogue import Cue
 from detector.source.cues.clip import hear
 from remasc.arrays import MicArray, get_array
 
-VERSION = 2  # raised whenever the same samples would give other values
+VERSION = 3  # raised whenever the same samples would give other values
 MODULES = (
     pitch,
     spectral,
@@ -44,9 +45,10 @@ VOICED = (pitch, harmonicity, distortion)  # those that need the pitch track
 CUES: dict[str, Cue] = {cue.name: cue for module in MODULES for cue in module.CUES}
 NAMES = tuple(CUES)
 JUDGED = tuple(name for name, cue in CUES.items() if cue.judged)
+ODD = ("skewness", "residual_skewness", "squared_envelope")  # their sign is the polarity's
 GROUPS = tuple(dict.fromkeys(cue.group for cue in CUES.values()))
 
-__all__ = ["CUES", "GROUPS", "JUDGED", "NAMES", "VERSION", "Cue", "cues_of"]
+__all__ = ["CUES", "GROUPS", "JUDGED", "NAMES", "ODD", "VERSION", "Cue", "cues_of"]
 
 
 def cues_of(waveform: np.ndarray, sample_rate: int, array: MicArray | str | None = None) -> dict[str, float]:

@@ -1,7 +1,9 @@
 """A recording as all cues hear it: trimmed, at 16 kHz, scaled, with its frames of speech and of pause.
 
-Trimming takes away what was not recorded (digital silence at the ends), scaling makes the peak one: gain and
-leading silence change nothing. Shapes: M microphones, T samples, F Fourier bins, N frames.
+Trimming takes away what was not recorded (digital silence at the ends), the mean is taken out, scaling makes the
+peak one: gain, offset and silence around change nothing.
+
+Shapes: M microphones, T samples, F Fourier bins, N frames.
 """
 
 from __future__ import annotations
@@ -21,8 +23,12 @@ HOP = 160  # 10 ms
 N_FFT, LONG_FFT = 512, 2048  # 32 ms; 128 ms where the lows are asked for
 TOP_HZ = 7200.0  # nothing is read above: speech at 16 kHz ends there
 HIGH_HZ = 6000.0  # a recording that goes so far has what is told of the highs
-NOTHING = 1e-4  # of the peak (-80 dB): what lies below it at an end was not recorded
-SPEECH_HZ = (200.0, 4000.0)  # where the voice is told from the pause
+NARROW_HZ = 3600.0  # a recording at 8 kHz reaches so far: what is to mean the same there is read no higher
+VOICE_HZ = 3000.0  # and what is told against the voice, or of its band, needs so much
+NOTHING = 1e-4  # of the peak (-80 dB): what moves less than this at an end was not recorded
+FLAT = 16  # samples that stand still: noise hardly ever does
+SPEECH_HZ = (200.0, NARROW_HZ)  # where the voice is told from the pause
+DEEPEST_DB = 75.0  # below the loud frames nothing was recorded
 STEADY_DB = 6.0  # with less between loud and soft frames there are no pauses to be found
 MIN_SECONDS, MAX_SECONDS = 0.1, 30.0
 MIN_FRAMES = 5  # of speech or of pause, for anything to be said of them
@@ -61,13 +67,21 @@ class Clip:
         return np.square(np.abs(frames_of(self.reference, LONG_FFT, HOP))).astype(np.float64)
 
     @cached_property
+    def inner(self) -> np.ndarray:
+        """Frames (N,) whose 128 ms lie within the recording: where it is cut off, the cut is heard in the lows. All
+        of a recording that has hardly any."""
+        inside = np.zeros(len(self.level), bool)
+        inside[LONG_FFT // 2 // HOP + 1 : -(LONG_FFT // 2 // HOP + 1)] = True
+        return inside if inside.sum() >= 2 * MIN_FRAMES else np.ones_like(inside)
+
+    @cached_property
     def low(self) -> np.ndarray:
-        """The reference (T,) between 60 and 900 Hz, where pitch is."""
-        return sosfiltfilt(_LOW, self.reference)
+        """The reference (T,) between 60 and 900 Hz, where pitch is; silence lies before and after."""
+        return sosfiltfilt(_LOW, np.pad(self.reference, RATE // 10), padtype=None)[RATE // 10 : -(RATE // 10)]
 
     @cached_property
     def level(self) -> np.ndarray:
-        """Level of the frames (N,) in dB, between 200 and 4000 Hz."""
+        """Level of the frames (N,) in dB, between 200 and 3600 Hz."""
         inside = band(SPEECH_HZ[0], min(SPEECH_HZ[1], self.top))
         return decibel(self.power[inside].sum(axis=0))
 
@@ -80,6 +94,11 @@ class Clip:
         return self.level > (floor + peak) / 2
 
     @cached_property
+    def recorded(self) -> np.ndarray:
+        """Frames (N,) less than 75 dB below the loud ones: digital silence inside is no pause of a room."""
+        return self.level > self._range[1] - DEEPEST_DB
+
+    @cached_property
     def pause(self) -> np.ndarray:
         """Frames (N,) near the floor and at least 40 ms away from speech; none of a steady sound."""
         floor, peak = self._range
@@ -87,17 +106,18 @@ class Clip:
             return np.zeros(len(self.level), bool)
         near = np.convolve(self.speech, np.ones(9), "same") > 0.5
         low = self.level < floor + max(3.0, 0.2 * (peak - floor))
-        return low & ~near & (self.level > peak - 75)  # digital silence inside is no pause of a room
+        return low & ~near & self.recorded
 
     @cached_property
     def _range(self) -> tuple[float, float]:
         floor, peak = np.percentile(self.level, [10, 95])
-        return float(max(floor, peak - 75)), float(peak)
+        return float(max(floor, peak - DEEPEST_DB)), float(peak)
 
     @cached_property
     def speech_power(self) -> np.ndarray:
         """Mean power spectrum (1025,) of the speech, less that of the pauses where there are any."""
-        return less_noise(self.long_power, self.speech, self.pause)
+        spoken = self.speech & self.inner
+        return less_noise(self.long_power, spoken if spoken.sum() >= MIN_FRAMES else self.speech, self.pause)
 
 
 def less_noise(power: np.ndarray, speech: np.ndarray, pause: np.ndarray) -> np.ndarray:
@@ -109,27 +129,34 @@ def less_noise(power: np.ndarray, speech: np.ndarray, pause: np.ndarray) -> np.n
 
 
 def hear(waveform: np.ndarray, sample_rate: int, array: MicArray | None = None) -> Clip | None:
-    """The clip of (M, T) samples at `sample_rate` Hz, or None where nothing is left to hear: silence, or less
-    than 0.1 s. The first 30 s are heard."""
+    """The clip of (M, T) samples at `sample_rate` Hz, or None where nothing is left to hear: silence (also of
+    channel 1 alone, which most cues are read from), or less than 0.1 s. The first 30 s are heard."""
     waveform = np.atleast_2d(np.asarray(waveform, np.float32))[:, : int(MAX_SECONDS * sample_rate)]
-    waveform = waveform - waveform.mean(axis=1, keepdims=True) if _offset(waveform) else waveform
-    loud = np.abs(waveform).max(axis=0) if waveform.size else np.zeros(0)
-    peak = loud.max(initial=0.0)
-    if not 1e-7 < peak < np.inf:
-        return None
-    heard = np.flatnonzero(loud > NOTHING * peak)
-    waveform = waveform[:, heard[0] : heard[-1] + 1]
+    waveform = trimmed(waveform)
     if waveform.shape[1] < MIN_SECONDS * sample_rate:
         return None
-    waveform = np.asarray(resample(waveform / peak, sample_rate, RATE), np.float32)
+    waveform = waveform - waveform.mean(axis=1, keepdims=True, dtype=np.float64)
+    peak = np.abs(waveform).max()
+    if not 1e-7 < peak < np.inf or np.abs(waveform[0]).max() < NOTHING * peak:
+        return None
+    waveform = np.asarray(resample((waveform / peak).astype(np.float32), sample_rate, RATE), np.float32)
     return Clip(waveform, min(TOP_HZ, 0.45 * sample_rate), array)
 
 
-def _offset(waveform: np.ndarray) -> bool:
-    """Whether a channel stands beside zero: its quietest moments too would then count as sound."""
+def trimmed(waveform: np.ndarray) -> np.ndarray:
+    """(M, T) without the ends where no channel moves away from its first (last) value by more than 80 dB below the
+    peak, for 16 samples or more. So padding is known also where it, or the recording, stands beside zero."""
     if not waveform.size:
-        return False
-    return bool((np.abs(np.median(waveform, axis=1)) > 0.05 * np.abs(waveform).max(axis=1)).any())
+        return waveform
+    limit = NOTHING * np.ptp(waveform, axis=1).max() / 2
+    still = [_still(waveform, limit), _still(waveform[:, ::-1], limit)]
+    return waveform[:, still[0] : max(still[0], waveform.shape[1] - still[1])]
+
+
+def _still(waveform: np.ndarray, limit: float) -> int:
+    moved = (np.abs(waveform - waveform[:, :1]) > limit).any(axis=0)
+    first = int(moved.argmax()) if moved.any() else len(moved)
+    return first if first >= FLAT else 0
 
 
 def frames_of(x: np.ndarray, size: int, hop: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import fft as sfft
 
 from detector.source.cues.catalogue import listed
-from detector.source.cues.clip import HIGH_HZ, HOP, RATE, TOP_HZ, Clip, band, decibel
+from detector.source.cues.clip import DEEPEST_DB, HIGH_HZ, HOP, RATE, TOP_HZ, Clip, band, decibel
 
 CUES = (
     listed(
@@ -37,15 +37,13 @@ SHARES = {"modulation_2": (1, 4), "modulation_6": (4, 8), "modulation_12": (8, 1
 FALL_DB, FRAMES = 8.0, 6  # a decay falls by so much within at least so many frames
 SMOOTH = 5  # frames: noise that dies away falls unevenly, and only its mean falls by the room's rate
 ABOVE_FLOOR = 4.0  # dB: what is nearer to the floor is floor
+EMPTY = 1e-7  # of the power (-70 dB): a band with less holds rounding and what leaks into it
 FRAME_RATE = RATE // HOP
 
 
 def measure(clip: Clip) -> dict[str, float]:
     values, bends = {}, []
-    for name, (low, high) in BANDS.items():
-        if clip.top < min(high, HIGH_HZ):
-            continue
-        power = clip.power[band(low, min(high, clip.top))].sum(axis=0)
+    for name, power in band_powers(clip).items():
         times, bend = decays(decibel(np.convolve(power, np.ones(SMOOTH) / SMOOTH, "same")))
         bends += bend
         if times:
@@ -57,11 +55,23 @@ def measure(clip: Clip) -> dict[str, float]:
     return values | modulation(clip)
 
 
+def band_powers(clip: Clip) -> dict[str, np.ndarray]:
+    """Power (N,) in the bands that the recording reaches and in which there is anything, by name."""
+    found, whole = {}, np.percentile(clip.power.sum(axis=0), 75)
+    for name, (low, high) in BANDS.items():
+        power = clip.power[band(low, min(high, clip.top))].sum(axis=0)
+        if clip.top >= min(high, HIGH_HZ) and np.percentile(power, 75) > EMPTY * whole:
+            found[name] = power
+    return found
+
+
 def decays(level: np.ndarray) -> tuple[list[float], list[float]]:
     """Free decays in a level (N,) in dB, a value every 10 ms: each as the seconds to fall by 60 dB, and how many
-    times steeper its second half is than its first. A frame that rises by less than 1 dB does not end a decay.
+    times steeper its second half is than its first. A frame that rises by less than 1 dB does not end a decay; what
+    lies 75 dB below the loud frames was not recorded, and nothing decays into it.
     """
-    floor = np.percentile(level, 5) + ABOVE_FLOOR
+    floor, peak = np.percentile(level, [5, 95])
+    floor = max(floor, peak - DEEPEST_DB) + ABOVE_FLOOR
     times, bends, start = [], [], 0
     for n in range(1, len(level) + 1):
         if n < len(level) and level[n] < level[n - 1] + 1.0 and level[n] > floor:
@@ -92,13 +102,11 @@ def modulation(clip: Clip) -> dict[str, float]:
     frames = clip.power.shape[1]
     if frames < FRAME_RATE:
         return {}
-    spectra, depths = [], []
-    for low, high in BANDS.values():
-        if clip.top < min(high, HIGH_HZ):
-            continue
-        envelope = np.sqrt(clip.power[band(low, min(high, clip.top))].sum(axis=0))
+    spectra, depths = [], {}
+    for name, power in band_powers(clip).items():
+        envelope = np.sqrt(power)
         envelope = envelope / max(envelope.mean(), 1e-12)
-        depths.append(float(envelope.std()))
+        depths[name] = float(envelope.std())
         moved = (envelope - envelope.mean()) * np.hanning(frames)
         spectra.append(np.square(np.abs(sfft.rfft(moved, max(1024, frames)))))
     if not spectra:
@@ -109,7 +117,7 @@ def modulation(clip: Clip) -> dict[str, float]:
         name: float(decibel(power[(hertz >= low) & (hertz < high)].sum()))
         for name, (low, high) in SHARES.items()
     }
-    values["modulation_depth"] = float(np.mean(depths))
-    if len(depths) == len(BANDS):
-        values["modulation_depth_high"] = depths[-1]
+    values["modulation_depth"] = float(np.mean(list(depths.values())))
+    if "high" in depths:
+        values["modulation_depth_high"] = depths["high"]
     return values

@@ -14,6 +14,7 @@ from scipy import fft as sfft
 
 from detector.source.cues.catalogue import Cue, listed
 from detector.source.cues.clip import HIGH_HZ, N_FFT, RATE, TOP_HZ, Clip, band
+from detector.source.cues.coherence import covariance
 from remasc.arrays import MicArray
 
 SPEED = 343.0  # m/s
@@ -176,26 +177,24 @@ def apart(towards: np.ndarray) -> np.ndarray:
 
 
 def direct_to_reverberant(clip: Clip, array: MicArray, most: int = 6) -> dict[str, float]:
-    """Coherent-to-diffuse ratio in bands, in dB, of the widest `most` pairs: without knowing the direction
-    (Schwarz and Kellermann 2015, their direction-independent estimate), coherence over 90 ms, in a spherically
-    diffuse field sinc(2 f d / c)."""
-    baselines = _geometry(array)[0]
-    distance = np.linalg.norm(baselines, axis=1)
-    chosen = np.argsort(-distance, kind="stable")[:most]
+    """Coherent-to-diffuse ratio in bands, in dB, of the widest pairs: at least `most` where there are so many, and
+    all that are as wide, so that the order of the microphones does not matter. Without knowing the direction
+    (Schwarz and Kellermann 2015, their direction-independent estimate), from the coherence over all of the speech:
+    over few frames any noise looks coherent. A spherically diffuse field has sinc(2 f d / c)."""
+    distance = np.linalg.norm(_geometry(array)[0], axis=1)
+    chosen = np.flatnonzero(distance > np.sort(distance)[-min(most, len(distance))] - 1e-4)
     rows, columns = (index[chosen] for index in pairs_of(array.num_mics))
     top = band(DRR_BANDS["low"][0], min(7000.0, clip.top))
-    spectrum = clip.spectrum[:, top]
-    powers = _smooth(np.square(np.abs(spectrum)))[..., clip.speech]
-    cross = _smooth(spectrum[rows] * spectrum[columns].conj())[..., clip.speech]
-    coherence = cross / np.sqrt(np.maximum(powers[rows] * powers[columns], 1e-20))
-    hertz = (top.start + np.arange(spectrum.shape[1])) * RATE / N_FFT
-    diffuse = np.sinc(2 * hertz * distance[chosen][:, None] / SPEED)[..., None]
+    covariances = covariance(clip.spectrum[:, top], clip.speech)
+    powers = np.maximum(covariances.diagonal(axis1=1, axis2=2).real, 1e-20)
+    coherence = covariances[:, rows, columns] / np.sqrt(powers[:, rows] * powers[:, columns])
+    hertz = (top.start + np.arange(len(powers))) * RATE / N_FFT
+    diffuse = np.sinc(2 * hertz[:, None] * distance[chosen] / SPEED)
     share = 1 / (1 + coherent_to_diffuse(coherence, diffuse))
     values = {}
     for name, (low, high) in DRR_BANDS.items():
         if clip.top >= min(high, HIGH_HZ):
-            inside = (hertz >= low) & (hertz < high)
-            scattered = float(np.clip(share[:, inside].mean(), 1e-4, 1 - 1e-4))
+            scattered = float(np.clip(share[(hertz >= low) & (hertz < high)].mean(), 1e-4, 1 - 1e-4))
             values[f"drr_{name}"] = float(10 * np.log10((1 - scattered) / scattered))
     return values
 
@@ -205,10 +204,3 @@ def coherent_to_diffuse(coherence: np.ndarray, diffuse: np.ndarray) -> np.ndarra
     real, square = coherence.real, np.minimum(np.square(np.abs(coherence)), 1 - 1e-6)
     inner = diffuse**2 * real**2 - diffuse**2 * square + diffuse**2 - 2 * diffuse * real + square
     return np.maximum((diffuse * real - square - np.sqrt(np.maximum(inner, 0))) / (square - 1), 0)
-
-
-def _smooth(values: np.ndarray, frames: int = 9) -> np.ndarray:
-    """Running mean over frames, (..., N) -> (..., N)."""
-    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(frames // 2 + 1, frames // 2)])
-    total = np.cumsum(padded, axis=-1, dtype=np.complex128 if np.iscomplexobj(values) else np.float64)
-    return (total[..., frames:] - total[..., :-frames]) / frames

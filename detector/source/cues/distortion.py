@@ -1,4 +1,9 @@
-"""What a loudspeaker adds when it is driven hard: harmonics, intermodulation, compression, a squared envelope."""
+"""What a loudspeaker adds when it is driven hard: harmonics, intermodulation, compression.
+
+Of a voice, whose partials are harmonics anyway, distortion shows in what becomes of them when it gets loud.
+Intermodulation of second order is heard below the voice, where the squared envelope falls; with a second sound it
+falls between the harmonics.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,8 @@ CUES = listed(
     "distortion",
     harmonics=("dB", "harmonics 2 to 5 lie {:.1f} dB against the first"),
     harmonics_rise=("dB", "upper harmonics rise by {:+.1f} dB when it gets loud"),
+    thd_loud=("%", "harmonics 2 to 5 have {:.0f} % of the first when it is loud"),
+    intermodulation_loud=("dB", "between the harmonics {:.1f} dB against them when it is loud"),
     between_harmonics=("dB", "between the harmonics {:.1f} dB against them"),
     between_rise=("dB", "between the harmonics {:+.1f} dB when it gets loud"),
     squared_envelope=("", "the lows follow the squared voice with a correlation of {:.2f}"),
@@ -53,19 +60,25 @@ def _highest_near(power: np.ndarray, place: np.ndarray, spacing: np.ndarray) -> 
 
 def harmonic_distortion(frames: np.ndarray, f0: np.ndarray) -> np.ndarray:
     """Ratio (V,) of the amplitude of harmonics 2 to 5 to the first: the THD where the source is a pure tone."""
-    harmonics, _ = harmonic_powers(frames, f0)
+    return distortion_of(harmonic_powers(frames, f0)[0])
+
+
+def distortion_of(harmonics: np.ndarray) -> np.ndarray:
+    """The same of the harmonics' powers (V, K)."""
     return np.sqrt(harmonics[:, 1:].sum(axis=1) / np.maximum(harmonics[:, 0], 1e-20))
 
 
 def squared_envelope(x: np.ndarray) -> float:
     """Correlation of the lows of (T,) (15 to 70 Hz) with those of its squared voice (above 200 Hz).
 
-    An even distortion leaves the one in the other (Roy et al. 2018); a linear chain does not.
+    An even distortion leaves the one in the other (Roy et al. 2018); a linear chain does not. The first and last
+    0.1 s, where the filters settle, do not count; undefined below half a second.
     """
-    if len(x) < 0.3 * RATE:
+    if len(x) < 0.5 * RATE:
         return np.nan
-    lows = sosfiltfilt(_LOWS, x)[::64]
-    squared = sosfiltfilt(_LOWS, np.square(sosfiltfilt(_VOICE, x)))[::64]
+    inner = slice(RATE // 10, -(RATE // 10), 64)
+    lows = sosfiltfilt(_LOWS, x)[inner]
+    squared = sosfiltfilt(_LOWS, np.square(sosfiltfilt(_VOICE, x)))[inner]
     if min(lows.std(), squared.std()) < 1e-9:
         return np.nan
     return float(np.corrcoef(lows, squared)[0, 1])
@@ -99,6 +112,8 @@ def _of_voice(clip: Clip, f0: np.ndarray) -> dict[str, float]:
     order = np.argsort(clip.level[np.isfinite(f0)], kind="stable")
     soft, loud = order[: len(order) // 3], order[-(len(order) // 3) :]
     return {
+        "thd_loud": float(100 * np.median(distortion_of(harmonics[loud]))),
+        "intermodulation_loud": float(gaps[loud].mean()),
         "harmonics": float(upper.mean()),
         "harmonics_rise": float(upper[loud].mean() - upper[soft].mean()),
         "between_harmonics": float(gaps.mean()),

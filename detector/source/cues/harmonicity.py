@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import fft as sfft
 
 from detector.source.cues.catalogue import listed
-from detector.source.cues.clip import HOP, RATE, TOP_HZ, Clip, decibel
+from detector.source.cues.clip import HOP, NARROW_HZ, RATE, TOP_HZ, Clip, decibel
 
 CUES = listed(
     "harmonicity",
@@ -16,10 +18,12 @@ CUES = listed(
     cpp=("dB", "the pitch stands out by {:.1f} dB in the cepstrum"),
 ) + listed(
     "harmonicity",
+    reach=NARROW_HZ,
     hnr_low=("dB", "harmonics below 1.5 kHz {:.1f} dB above the noise between them"),
-    hnr_high=("dB", "harmonics from 1.5 to 4 kHz {:.1f} dB above the noise between them"),
+    hnr_high=("dB", "harmonics from 1.5 to 3.6 kHz {:.1f} dB above the noise between them"),
 )
 SIZE = 1024  # 64 ms
+FINER = 2  # the autocorrelation is interpolated so many times: the highs turn fast
 MOST = 40.0  # dB: beyond it the window decides and not the voice
 MIN_VOICED = 8
 
@@ -31,20 +35,27 @@ def voiced_frames(x: np.ndarray, f0: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.lib.stride_tricks.sliding_window_view(padded, SIZE)[at * HOP], RATE / f0[at]
 
 
-def harmonics_to_noise(frames: np.ndarray, lags: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Ratio (V,) in dB within `low` to `high` Hz: 10 log10 r / (1 - r) of the autocorrelation r at the period.
+def harmonics_to_noise(
+    frames: np.ndarray, lags: np.ndarray, bands: Sequence[tuple[float, float]]
+) -> np.ndarray:
+    """Ratios (len(bands), V) in dB within bands of Hz: 10 log10 r / (1 - r) of the autocorrelation r at the period.
 
     The autocorrelation is divided by the window's own, so that a periodic sound gives 1; capped at +-40 dB.
     """
     window = np.hanning(SIZE)
-    spectra = sfft.rfft((frames - frames.mean(axis=1, keepdims=True)) * window, 2 * SIZE, axis=1)
+    frames = (frames - frames.mean(axis=1, keepdims=True)).astype(np.float32)
+    spectra = sfft.rfft(frames * window.astype(np.float32), 2 * SIZE, axis=1)
     hertz = sfft.rfftfreq(2 * SIZE, 1 / RATE)
-    power = np.square(np.abs(spectra)) * ((hertz >= low) & (hertz < high))
-    own = sfft.irfft(np.square(np.abs(sfft.rfft(window, 2 * SIZE))))
+    power = np.square(np.abs(spectra))
+    own = sfft.irfft(np.square(np.abs(sfft.rfft(window, 2 * SIZE))), FINER * 2 * SIZE)
+    lags = FINER * lags
     longest = int(lags.max() * 1.1) + 2
-    correlation = sfft.irfft(power, axis=1)[:, : longest + 1]
-    correlation = correlation / np.maximum(correlation[:, :1], 1e-20) * (own[0] / own[: longest + 1])
-    best = _peak_near(correlation, lags)
+    best = []
+    for low, high in bands:
+        inside = power * ((hertz >= low) & (hertz < high))
+        correlation = sfft.irfft(inside, FINER * 2 * SIZE, axis=1)[:, : longest + 1]
+        correlation = correlation / np.maximum(correlation[:, :1], 1e-20) * (own[0] / own[: longest + 1])
+        best.append(_peak_near(correlation, lags))
     share = np.clip(best, 10 ** (-MOST / 10), 1 - 10 ** (-MOST / 10))
     return decibel(share / (1 - share))
 
@@ -78,13 +89,12 @@ def measure(clip: Clip, f0: np.ndarray) -> dict[str, float]:
     if np.isfinite(f0).sum() < MIN_VOICED:
         return {}
     frames, lags = voiced_frames(clip.reference, f0)
-    whole = harmonics_to_noise(frames, lags, 60.0, clip.top)
-    values = {
+    bands = ((60.0, clip.top), (60.0, 1500.0), (1500.0, NARROW_HZ))
+    whole, low, high = harmonics_to_noise(frames, lags, bands)
+    return {
         "hnr": float(whole.mean()),
         "hnr_sd": float(whole.std()),
-        "hnr_low": float(harmonics_to_noise(frames, lags, 60.0, 1500.0).mean()),
+        "hnr_low": float(low.mean()),
+        "hnr_high": float(high.mean()),
         "cpp": float(peak_prominence(frames, lags).mean()),
     }
-    if clip.top >= 3500.0:
-        values["hnr_high"] = float(harmonics_to_noise(frames, lags, 1500.0, min(4000.0, clip.top)).mean())
-    return values

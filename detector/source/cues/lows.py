@@ -8,13 +8,14 @@ from itertools import pairwise
 import numpy as np
 
 from detector.source.cues.catalogue import Cue, listed
-from detector.source.cues.clip import LONG_FFT, MIN_FRAMES, TOP_HZ, Clip, band, decibel
+from detector.source.cues.clip import LONG_FFT, MIN_FRAMES, TOP_HZ, VOICE_HZ, Clip, band, decibel
 
 EDGES = (60, 90, 130, 180, 260, 370, 530, 750, 1000)  # Hz
-REFERENCE_HZ = (300.0, 3000.0)
+REFERENCE_HZ = (300.0, VOICE_HZ)
 CUES = (
     listed(
         "lows",
+        reach=VOICE_HZ,
         sub_bass=("dB", "sub-bass (20 to 80 Hz) {:.1f} dB against the voice"),
         sub_bass_above_pause=("dB", "sub-bass rises by {:.1f} dB with the voice"),
     )
@@ -25,7 +26,13 @@ CUES = (
         void_bend=("", "cumulative power bends by {:.2f}"),
     )
     + tuple(
-        Cue(f"low_{a}", "lows", "dB", f"power from {a} to {b} Hz {{:.1f}} dB against the voice")
+        Cue(
+            f"low_{a}",
+            "lows",
+            "dB",
+            f"power from {a} to {b} Hz {{:.1f}} dB against the voice",
+            reach=VOICE_HZ,
+        )
         for a, b in pairwise(EDGES)
     )
 )

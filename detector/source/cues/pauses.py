@@ -7,12 +7,24 @@ from scipy import fft as sfft
 from scipy.ndimage import uniform_filter1d
 
 from detector.source.cues.catalogue import listed
-from detector.source.cues.clip import HOP, LONG_FFT, MIN_FRAMES, N_FFT, RATE, TOP_HZ, Clip, band, decibel
+from detector.source.cues.clip import (
+    HOP,
+    LONG_FFT,
+    MIN_FRAMES,
+    N_FFT,
+    NARROW_HZ,
+    RATE,
+    TOP_HZ,
+    Clip,
+    band,
+    decibel,
+)
 
 CUES = (
-    listed(
+    listed("noise", pause_share=("", "{:.0%} of the recording is pause"))
+    + listed(
         "noise",
-        pause_share=("", "{:.0%} of the recording is pause"),
+        reach=NARROW_HZ,
         pause_level=("dB", "the pauses lie {:.1f} dB against the speech"),
         hiss_low=("dB", "noise at {:.1f} dB goes on in the pauses (100 to 1000 Hz)"),
         hum=("dB", "mains hum in the pauses {:.1f} dB above its surroundings"),
@@ -28,6 +40,7 @@ CUES = (
     )
     + listed(
         "breath",
+        reach=NARROW_HZ,
         pop=("dB", "puffs of air {:.1f} dB above the lows' usual level"),
         pop_share=("", "the lows peak {:.0%} of the time"),
         breathing=("dB", "breath-like sounds {:.1f} dB above the pauses' floor"),
@@ -39,25 +52,27 @@ HUM_SECONDS, FADE = 0.4, 320  # of pause that the lines need; samples, twice: a 
 
 
 def measure(clip: Clip) -> dict[str, float]:
-    values = {"pause_share": float(clip.pause.mean()), "hum": hum(clip.reference, clip.pause)}
+    values = {"hum": hum(clip.reference, clip.pause)}
+    if not clip.speech.all():  # of a steady sound nobody knows what is pause
+        values["pause_share"] = float(clip.pause.mean())
     if clip.speech.sum() >= MIN_FRAMES:
         values |= _pops(clip)
     return values | (_noise(clip) if clip.pause.sum() >= MIN_FRAMES else {})
 
 
 def _noise(clip: Clip) -> dict[str, float]:
-    """Of the pauses' mean spectrum, in dB against the speech's power from 100 Hz up."""
+    """Of the pauses' mean spectrum; levels in dB against the speech's power from 100 to 3600 Hz."""
     noise = clip.power[:, clip.pause]
     mean = noise.mean(axis=1)
-    whole = band(100, clip.top)
-    speech = clip.power[whole][:, clip.speech].mean(axis=1).sum()
+    whole, narrow = band(100, clip.top), band(100, NARROW_HZ)
+    speech = clip.power[narrow][:, clip.speech].mean(axis=1).sum()
     hertz = np.arange(len(mean)) * RATE / N_FFT
     inside = slice(band(200, clip.top).start, whole.stop)
     density = mean[whole] + 1e-20
     octaves, level = np.log2(hertz[inside]), decibel(mean[inside])
     weight = np.sqrt(1 / hertz[inside])  # every octave counts the same
     values = {
-        "pause_level": float(decibel(mean[whole].sum() / speech)),
+        "pause_level": float(decibel(mean[narrow].sum() / speech)),
         "pause_slope": float(np.polyfit(octaves, level, 1, w=weight)[0]),
         "pause_flatness": float(decibel(np.exp(np.log(density).mean())) - decibel(density.mean())),
         "pause_change": float(decibel(noise[whole].sum(axis=0)).std()),
@@ -65,7 +80,7 @@ def _noise(clip: Clip) -> dict[str, float]:
     for name, (low, high) in BANDS.items():
         if clip.top >= high:
             values[name] = float(decibel(mean[band(low, high)].sum() / speech))
-    breathy = decibel(noise[band(500, min(4000, clip.top))].sum(axis=0))
+    breathy = decibel(noise[band(500, NARROW_HZ)].sum(axis=0))
     return values | {"breathing": float(np.subtract(*np.percentile(breathy, [95, 20])))}
 
 
@@ -99,7 +114,9 @@ def _lines(power: np.ndarray, mains: float, step: float) -> float:
 
 
 def _pops(clip: Clip) -> dict[str, float]:
-    """Puffs of a near mouth or of wind: how the lows (20 to 90 Hz) peak above their median."""
-    lows = decibel(clip.long_power[band(20, 90, LONG_FFT)].sum(axis=0))
+    """Puffs of a near mouth or of wind: how the lows (20 to 90 Hz) peak above their median in what was recorded."""
+    lows = decibel(clip.long_power[band(20, 90, LONG_FFT)].sum(axis=0)[clip.recorded & clip.inner])
+    if len(lows) < MIN_FRAMES:
+        return {}
     above = lows - np.median(lows)
     return {"pop": float(np.percentile(above, 98)), "pop_share": float((above > 10).mean())}

@@ -55,9 +55,12 @@ def pitch_track(clip: Clip) -> np.ndarray:
 def cycles(x: np.ndarray, f0: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each voiced stretch the times (samples, interpolated) and heights of its cycles' peaks.
 
-    A peak is the highest sample within a quarter period around one period after the last one.
+    A peak is the highest sample within a quarter period around one period after the last one, of the side to which
+    the waveform leans: a microphone wired the other way round has the same cycles.
     """
     voiced = np.isfinite(f0)
+    leaning = (x[: len(f0) * HOP] ** 3) @ np.repeat(voiced, HOP)[: len(x)]
+    x = x if leaning >= 0 else -x
     edges = np.flatnonzero(np.diff(np.concatenate([[0], voiced.astype(int), [0]])))
     found = []
     for first, last in zip(edges[::2], edges[1::2], strict=True):

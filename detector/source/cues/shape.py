@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from scipy.signal import find_peaks
 
 from detector.source.cues.catalogue import listed
-from detector.source.cues.clip import LONG_FFT, MIN_FRAMES, RATE, TOP_HZ, Clip, band, decibel
+from detector.source.cues.clip import LONG_FFT, MIN_FRAMES, RATE, TOP_HZ, VOICE_HZ, Clip, band, decibel
 
 CUES = (
     listed(
@@ -23,6 +24,7 @@ CUES = (
     )
     + listed(
         "edges",
+        reach=VOICE_HZ,
         lower_edge=("Hz", "no energy below {:.0f} Hz"),
         lower_slope=("dB/octave", "{:+.1f} dB an octave from 80 to 300 Hz"),
         middle_slope=("dB/octave", "{:+.1f} dB an octave from 300 to 3000 Hz"),
@@ -38,8 +40,9 @@ CUES = (
 )
 PER_OCTAVE = 12
 STRONG = 0.3  # of the largest: Void's peaks
+EMPTY_DB = 60.0  # below the strongest there is no voice band: a tone has no edges
 EDGE_DB = 20.0  # below the middle of the voice band: the edge of what a chain lets through
-MIDDLE_HZ = (300.0, 3000.0)
+MIDDLE_HZ = (300.0, VOICE_HZ)
 LOWEST_HZ = 50.0
 
 
@@ -47,7 +50,7 @@ def measure(clip: Clip) -> dict[str, float]:
     if clip.speech.sum() < MIN_FRAMES:
         return {}
     hertz, level = octave_levels(clip.speech_power, LOWEST_HZ, clip.top)
-    return _peaks(hertz, level) | band_edges(hertz, level) | _slopes(hertz, level) | _rolloff(clip)
+    return _peaks(hertz, level) | band_edges(hertz, level) | _slopes(clip, hertz, level) | _rolloff(clip)
 
 
 def octave_levels(power: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
@@ -93,6 +96,8 @@ def band_edges(hertz: np.ndarray, level: np.ndarray) -> dict[str, float]:
     """Where the level (K,) lies, and stays, 20 dB below its median between 300 and 3000 Hz; an edge that is not
     within the recording's band is undefined."""
     middle = np.median(level[(hertz >= MIDDLE_HZ[0]) & (hertz <= MIDDLE_HZ[1])])
+    if middle < level.max() - EMPTY_DB:
+        return {}
     inside = np.flatnonzero(level > middle - EDGE_DB)
     values = {}
     if inside[0] > 0:
@@ -102,13 +107,16 @@ def band_edges(hertz: np.ndarray, level: np.ndarray) -> dict[str, float]:
     return values
 
 
-def _slopes(hertz: np.ndarray, level: np.ndarray) -> dict[str, float]:
+def _slopes(clip: Clip, hertz: np.ndarray, level: np.ndarray) -> dict[str, float]:
+    """Lines through the level; in the middle through the density of three wide bands, because narrow ones of a
+    voice lie between its harmonics."""
     values = {}
-    for name, low, high in (
-        ("lower_slope", 80.0, 300.0),
-        ("middle_slope", 300.0, 3000.0),
-        ("upper_slope", 3000.0, 7000.0),
-    ):
+    if clip.top >= VOICE_HZ:
+        edges = np.geomspace(*MIDDLE_HZ, 4)
+        density = [clip.speech_power[band(a, b, LONG_FFT)].mean() for a, b in pairwise(edges)]
+        octaves = np.log2(edges[:-1] + np.diff(edges) / 2)
+        values["middle_slope"] = float(np.polyfit(octaves, decibel(np.array(density)), 1)[0])
+    for name, low, high in (("lower_slope", 80.0, 300.0), ("upper_slope", VOICE_HZ, 7000.0)):
         part = (hertz >= low) & (hertz <= high)
         if hertz[-1] >= 0.95 * high:
             values[name] = float(np.polyfit(np.log2(hertz[part]), level[part], 1)[0])
