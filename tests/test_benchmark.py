@@ -16,6 +16,7 @@ import pytest
 import tyro
 
 import replayguard
+from detector.adapt import labelled
 from detector.config import BASELINES, DEFAULTS, TrainConfig
 from detector.state import STATE
 from detector.systems import specify
@@ -259,6 +260,48 @@ def test_errors_name_the_fact_and_the_way_out(varied, tmp_path, name, values, sa
         plan(name, Options((varied,), tmp_path / "out", **values))
 
 
+def test_what_is_asked_for_twice_is_counted_once(varied, tmp_path):
+    once = plan("peers", Options((varied,), tmp_path, systems=("void",), arrays=("D4",), seeds=(0,)))
+    twice = {"systems": ("void",) * 2, "arrays": ("D4",) * 2, "seeds": (0, 0)}
+    assert plan("peers", Options((varied,), tmp_path, **twice)).cells == once.cells
+    held = Options((varied,), tmp_path, held_out=("environment", "environment=vehicle"), **twice)
+    cells = plan("peers", held).cells
+    assert len(cells) == len(set(cells)) == 5
+
+
+def test_a_table_about_one_network_takes_no_other(tiny, tmp_path):
+    for name in ("table3", "table4"):
+        with pytest.raises(ValueError, match="is about nn-multichannel; leave --systems out"):
+            plan(name, Options((tiny,), tmp_path, systems=("nn-multichannel", "malrad")))
+
+
+def test_published_figures_stand_only_beside_what_they_are_of(varied, tiny, tmp_path):
+    def beside(name, root, **options):
+        found = page.content_of(plan(name, Options((root,), tmp_path, seeds=(0,), **options)))
+        return {(one["section"], one["row"], one["column"]) for one in found["published"]["eer_percent"]}
+
+    nn = beside("peers", varied, systems=("nn-single", "acoustic-maps"), held_out=("environment=vehicle",))
+    assert {section for section, *_ in nn} == {"closed"}  # nothing was held out of what was published
+    assert ("closed", "nn-single", "D4") in nn
+    assert not any(column == "mean" for *_, column in nn)  # of four arrays, where there are two
+    assert ("closed", "acoustic-maps", "mean") in beside("peers", tiny, systems=("acoustic-maps",))
+    assert ("", "P = 8", "mean") in beside("table4", tiny)
+    assert beside("table4", tiny, arrays=("D2",)) == set()
+    rows = {row for _, row, _ in beside("environments", varied, systems=("cqcc-gmm", "malrad"))}
+    assert rows == {"cqcc-gmm, trained there", "cqcc-gmm, trained on the others"}  # M-ALRAD's are D2's
+
+
+def test_the_minutes_of_an_array_are_listed_whatever_their_folder_is_called(tmp_path, monkeypatch):
+    root = make_corpus(tmp_path / 'a, "b"', clips=16).root
+    read = []
+    monkeypatch.setattr("detector.adapt.adapt", lambda _, listed, *a, **k: read.extend(labelled(listed)))
+    (tmp_path / "run").mkdir()
+    cells_of._adapted(tmp_path / "run", Corpus.from_meta(root), "D4", 1.0)
+    train = partitions(Corpus.from_meta(root))["train"].filter(array="D4")
+    assert {clip.path for clip in read} <= {r.path.resolve() for r in train}
+    assert {clip.label for clip in read} == {"genuine", "replay"}
+
+
 # ---------------------------------------------------------------- what is run
 
 
@@ -308,6 +351,15 @@ def test_what_is_finished_stays_and_an_interrupted_benchmark_ends_the_same(finis
     run("peers", other)
     assert {path: time for path, time in files(other).items() if path in kept} == kept
     same_scores(other, finished)
+
+
+def test_runs_on_other_recordings_are_not_taken_for_results_on_these(finished, tmp_path):
+    root, out = tmp_path / "tiny", tmp_path / "out"
+    make_corpus(root, clips=64, seconds=0.5, seed=1)
+    shutil.copytree(finished.folder, out)
+    with pytest.raises(ValueError, match="holds runs on other recordings"):  # as names go they are the same
+        run("peers", quietly(root, out))
+    assert content(finished) == content(quietly(root, out))  # and nothing was written
 
 
 def test_a_cell_that_fails_is_said_and_the_others_go_on(tiny, finished, tmp_path, monkeypatch, capsys):
@@ -499,6 +551,9 @@ def test_undertrained_and_optimistic_and_simulated_stand_on_the_page(finished):
     found["corpora"][0]["simulated"] = True
     text = page.markdown(found)
     assert "**20.0** ± 1.0†" in text
+    found["columns"] |= {"names": ["D1", "D4"], "mean": True}
+    found["figures"] = [one | {"column": array} for one in figures for array in ("D1", "D4")]
+    assert "| **20.0**† |" in page.markdown(found)  # the mean says it too
     assert "† undertrained" in text
     assert "optimistic" in text
     assert "(simulated)" in text.splitlines()[0]
@@ -508,7 +563,9 @@ def test_undertrained_and_optimistic_and_simulated_stand_on_the_page(finished):
 def test_what_was_published_stands_in_brackets_and_is_no_comparison(finished):
     found = content(finished)
     one = found["figures"][0] | {"row": "nn-dummy", "eer": 0.2, "low": 0.1, "high": 0.3, "sd": None}
-    text = page.markdown(found | {"figures": [one | {"interval_over": "trials"}]})
+    told = {"section": one["section"], "row": "nn-dummy", "column": "D4", "eer": 25.2}
+    beside = {"published": found["published"] | {"eer_percent": [told]}}
+    text = page.markdown(found | {"figures": [one | {"interval_over": "trials"}]} | beside)
     assert "**20.0** (25.2)" in text
     assert "context, never the comparison" in text
     assert "context, never" not in page.markdown(found)

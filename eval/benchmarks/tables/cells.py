@@ -6,7 +6,9 @@ left as it is. Nothing here knows which table asks.
 
 from __future__ import annotations
 
+import csv
 import fcntl
+import io
 import json
 import threading
 import time
@@ -80,7 +82,7 @@ class Training:
             only_nn["channels"] = self.channels
         return TrainConfig(
             heard,
-            out / "runs" / self.corpus.resolve().name / self.name,
+            runs_folder(out, self.corpus) / self.name,
             system=self.system,
             array=self.array,
             seed=self.seed,
@@ -134,6 +136,11 @@ def undertrained(system: str, epochs: int, record: dict[str, Any]) -> bool:
     return DEFAULTS[system].get("schedule") == "cosine" or record["epochs"] >= epochs
 
 
+def runs_folder(out: Path, corpus: Path) -> Path:
+    """Of all trainings on a corpus."""
+    return out / "runs" / corpus.resolve().name
+
+
 def score_folder(config: TrainConfig, scored: Scored, split: str) -> Path:
     root, array, minutes = scored
     return config.out / f"{split}-{root.resolve().name}-{array}{_after(minutes)}"
@@ -185,12 +192,13 @@ def _adapted(folder: Path, corpus: Corpus, array: str, minutes: float) -> Path:
 
     out = folder / f"adapted-{array}{_after(minutes)}"
     if not (out / "run.json").exists():
-        rows = [
-            f"{r.path.resolve()},{name_of(r.label)},{r.speaker}"
-            for r in some_minutes(partitions(corpus)["train"], array, minutes)
-        ]
+        text = io.StringIO()
+        rows = csv.writer(text)
+        rows.writerow(["file", "label", "speaker"])
+        for r in some_minutes(partitions(corpus)["train"], array, minutes):
+            rows.writerow([r.path.resolve(), name_of(r.label), r.speaker])
         listed = folder / f"{out.name}.csv"
-        write_text(listed, "\n".join(["file,label,speaker", *rows]) + "\n")
+        write_text(listed, text.getvalue())
         adapt(folder, listed, array, out, progress=False)
     return out
 

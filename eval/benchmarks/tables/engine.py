@@ -15,7 +15,7 @@ from typing import Any
 
 from detector.config import TrainConfig
 from eval.benchmarks.tables import cells as cells_of
-from eval.benchmarks.tables import leaks, page
+from eval.benchmarks.tables import leaks, page, views
 from eval.benchmarks.tables.cells import Scored, Training
 from eval.benchmarks.tables.options import Options
 from eval.benchmarks.tables.planning import Benchmark, plan
@@ -33,6 +33,8 @@ def run(name: str, options: Options, *, say: Say = lambda _: None, shown: bool =
     """
     bench = plan(name, options)
     options.folder.mkdir(parents=True, exist_ok=True)
+    for corpus in bench.corpora:
+        views.same_recordings(corpus, cells_of.runs_folder(options.folder, corpus.root))
     jobs = _jobs(bench)
     todo = [training for training in jobs if not _finished(bench.configs[training], jobs[training], options)]
     if options.warning:

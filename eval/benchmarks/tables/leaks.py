@@ -5,24 +5,22 @@ A corpus that is solved by what is not the attack voids a table, so that the ver
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from eval import words
 from eval.benchmarks.tables.options import Options
-from eval.benchmarks.tables.views import corpora_of
+from eval.benchmarks.tables.views import corpora_of, stamp
 from eval.probes import Verdict, conclusion, probe_corpus, table
 from remasc import Corpus
 from remasc.atomic import write_text
-from remasc.protocol import partitions
 
 
 def verdicts(corpus: Corpus, out: Path, workers: int | None, progress: bool) -> list[Verdict]:
     """What the probes find on the corpus, or found before on the same recordings (OUT/leaks)."""
     path = out / "leaks" / f"{corpus.root.resolve().name}.json"
-    told = _stamp(corpus)
+    told = stamp(corpus)
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["recordings"] == told:
@@ -34,16 +32,6 @@ def verdicts(corpus: Corpus, out: Path, workers: int | None, progress: bool) -> 
     rows = [verdict.as_dict() for verdict in found]
     write_text(path, json.dumps({"recordings": told, "verdicts": rows}, indent=1) + "\n")
     return found
-
-
-def _stamp(corpus: Corpus) -> str:
-    """Changes with the trials, their partition, and their files' sizes and times."""
-    digest = hashlib.sha256()
-    for name, part in partitions(corpus).items():
-        for r in part:
-            status = r.path.stat()
-            digest.update(f"{name} {r.trial_id} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
 
 
 def verdict_of(corpus: Corpus, out: Path, workers: int | None, progress: bool) -> dict[str, Any]:

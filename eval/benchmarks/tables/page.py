@@ -24,7 +24,7 @@ from remasc.atomic import whole_file, write_text
 if TYPE_CHECKING:
     from eval.benchmarks.tables.planning import Benchmark
 
-MEAN = "mean"
+MEAN = published.MEAN
 
 
 def write(bench: Benchmark, *, pictures: bool = True) -> None:
@@ -63,8 +63,10 @@ def content_of(bench: Benchmark) -> dict[str, Any]:
         "published": {
             "source": published.SOURCES.get(table.name, ""),
             "eer_percent": [
-                {"row": row, "column": column, "eer": value}
-                for (row, column), value in table.published.items()
+                {"section": section, "row": row, "column": column, "eer": value}
+                for (section, row, column), value in published.beside(
+                    table.name, table.published, bench.cells, columns
+                ).items()
             ],
         },
         "notes": list(table.notes),
@@ -137,7 +139,12 @@ def _matrix(content: dict[str, Any], figures: list[dict[str, Any]]) -> list[str]
     names = [name for name in content["columns"]["names"] if any(name == column for _, column in cells)]
     averaged = content["columns"]["mean"] and len(names) > 1
     means = {row: mean for (_, row), mean in means_of(figures, names).items()}
-    told = {(one["row"], one["column"]): one["eer"] for one in content["published"]["eer_percent"]}
+    told = {
+        (one["row"], one["column"]): one["eer"]
+        for one in content["published"]["eer_percent"]
+        if one["section"] == figures[0]["section"]
+    }
+    cut = {row for (row, _), one in cells.items() if one["undertrained"]}
     head = [content["columns"]["are"], *names, *([MEAN] if averaged else [])]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
@@ -147,7 +154,7 @@ def _matrix(content: dict[str, Any], figures: list[dict[str, Any]]) -> list[str]
                 _rate(cells[row, name]) + _told(told.get((row, name))) if (row, name) in cells else ""
             )
         if averaged:
-            mean = f"**{100 * means[row]:.1f}**" if row in means else ""
+            mean = f"**{100 * means[row]:.1f}**" + "†" * (row in cut) if row in means else ""
             line.append(mean + _told(told.get((row, MEAN), _mean_told(told, row, names))))
         lines.append("| " + " | ".join(line) + " |")
     shown = (*names, MEAN) if averaged else names
@@ -200,6 +207,7 @@ def _cells(content: dict[str, Any], figures: list[dict[str, Any]]) -> list[str]:
                 for word, holds in (
                     ("† undertrained", one["undertrained"]),
                     ("one model for all arrays", one["one_for_all"]),
+                    (f"{one['abstained']:.1%} would be undecided", one["abstained"] > 0),
                 )
                 if holds
             ),
@@ -222,9 +230,12 @@ def _over_sections(content: dict[str, Any], sections: list[str]) -> list[str]:
         return []
     head = ["", *sections, MEAN]
     lines = ["## All", "", "| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    cut = {one["row"] for one in content["figures"] if one["undertrained"]}
     for row, means in sorted(found.items(), key=lambda item: np.mean(item[1])):
         cells = [f"{100 * mean:.1f}" for mean in means]
-        lines.append(f"| {row} | " + " | ".join(cells) + f" | **{100 * np.mean(means):.1f}** |")
+        lines.append(
+            f"| {row} | " + " | ".join(cells) + f" | **{100 * np.mean(means):.1f}**{'†' * (row in cut)} |"
+        )
     return [*lines, ""]
 
 

@@ -106,10 +106,13 @@ def plan(name: str, options: Options) -> Benchmark:
         raise ValueError(f"{name} compares {table.corpora} corpora, got {len(options.corpus)}; see --help")
     if options.held_out and name != "peers":
         raise ValueError(f"{name} holds nothing out by --held-out; use `replayguard benchmark peers`")
+    if table.only and options.systems not in (None, table.systems):
+        raise ValueError(f"{name} is about {' and '.join(table.systems)}; leave --systems out")
     corpora = views.corpora_of(options)
     bench = Benchmark(table, options, corpora, {corpus.root: partitions(corpus) for corpus in corpora})
     heard: dict[tuple, Path | str] = {}
-    for cell in table.cells(Plan(options, corpora, options.systems or table.systems)):
+    cells = table.cells(Plan(options, corpora, options.systems or table.systems))
+    for cell in dict.fromkeys(cells):  # what was asked for twice is counted once
         try:
             if cell.test not in bench.trials:
                 test = cell.test

@@ -81,6 +81,35 @@ def tested(
     return [r.trial_id for r in part]
 
 
+def stamp(corpus: Corpus) -> str:
+    """Changes with the trials, their partition, and their files' sizes and times."""
+    digest = hashlib.sha256()
+    for name, part in partitions(corpus).items():
+        for r in part:
+            try:
+                status = r.path.stat()
+                found = f"{status.st_size} {status.st_mtime_ns}"
+            except FileNotFoundError:
+                found = "absent"
+            digest.update(f"{name} {r.trial_id} {found}\n".encode())
+    return digest.hexdigest()
+
+
+def same_recordings(corpus: Corpus, runs: Path) -> None:
+    """ValueError where the runs in a folder heard other recordings than the corpus now holds, under whatever name:
+    what is finished is only looked up, and would pass for a result on these."""
+    path, found = runs / "recordings.json", stamp(corpus)
+    if path.is_file():
+        if json.loads(path.read_text(encoding="utf-8")) != {"recordings": found}:
+            raise ValueError(
+                f"{runs}: holds runs on other recordings (their trials, partitions, sizes or times were not those "
+                f"of {corpus.root} now); give another --out, or delete this folder to train anew"
+            )
+        return
+    runs.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({"recordings": found}) + "\n")
+
+
 def both_classes(part: Corpus, what: str) -> None:
     counts = Counter(r.label for r in part.trials())
     if missing := [name_of(label) for label in Label if not counts[label]]:
