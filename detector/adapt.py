@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from detector import quality
-from detector.adapted import adapter_file, keep_adapter
+from detector.adapted import HEAD, adapter_file, keep_adapter
 from detector.checkpoint import save_checkpoint
 from detector.classify.data import Clip, read_clips
 from detector.score import BUNDLED, Detector, bundled_names, load
@@ -118,6 +118,7 @@ def hear(loaded: Detector, clips: Sequence[Clip], array: MicArray, progress: boo
         if reason:
             left_out[reason] += 1
             continue
+        loaded.specification.check(len(waveform), None)
         rows.append((clip, waveform.shape[1] / rate, *said_of(loaded, waveform, rate)))
     if not rows:
         reasons = ", ".join(f"{reason} {count}" for reason, count in left_out.items())
@@ -137,7 +138,7 @@ def hear(loaded: Detector, clips: Sequence[Clip], array: MicArray, progress: boo
 def said_of(loaded: Detector, waveform: np.ndarray, rate: int) -> tuple[float, np.ndarray]:
     """The base's score of (M, T) samples and the embedding (E,) that its head reads; E = 0 where it has none."""
     network = loaded.network
-    if not hasattr(network, "embed"):
+    if not hasattr(network, HEAD):
         return loaded._logit(waveform, rate), np.zeros(0)
     x = np.ascontiguousarray(resample(waveform, rate, loaded.specification.sample_rate))
     device = next(network.parameters()).device

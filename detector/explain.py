@@ -94,11 +94,12 @@ def explain(
     judged: Judgement,
     waveform: np.ndarray,
     sample_rate: int,
+    threshold: float | None,
     slope: float = 1.0,
     offset: float = 0.0,
 ) -> Explanation:
-    """Why the detector judged (M, T) samples as it did; `judged` is its judgement of them, made of `slope` times
-    its network's score plus `offset`.
+    """Why the detector judged (M, T) samples as it did; `judged` is its judgement of them at the score
+    `threshold`, made of `slope` times its network's score plus `offset`.
 
     ValueError for a detector that does not hear the planes.
     """
@@ -113,7 +114,7 @@ def explain(
     def told(score: float | None) -> float | None:
         return score if score is None or calibration is None else float(calibration.llr(score))
 
-    said = (judged.decision, judged.reason, judged.detail, unit, told(judged.score), told(detector.threshold))
+    said = (judged.decision, judged.reason, judged.detail, unit, told(judged.score), told(threshold))
     if judged.score is None or judged.reason not in ("", "no-threshold"):
         return Explanation(*said, None, neutral().source, ())
     planes, score_of = _ears(detector, waveform, sample_rate)

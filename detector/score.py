@@ -11,6 +11,7 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -154,9 +155,10 @@ class Detector:
         array = get_array(array) if isinstance(array, str | Path) else array
         judged, own = self.judge(waveform, sample_rate, array, **options), self._own(array)
         heard = _samples(waveform)[:, : int(quality.MAX_SECONDS * sample_rate)]
+        threshold = self.threshold if options.get("threshold") is None else options["threshold"]
         if own is None:
-            return explain(self, judged, heard, sample_rate)
-        return explain(own.detector or self, judged, heard, sample_rate, own.slope, own.offset)
+            return explain(self, judged, heard, sample_rate, threshold)
+        return explain(own.detector or self, judged, heard, sample_rate, threshold, own.slope, own.offset)
 
     def weights(self) -> Iterator[tuple[str, bytes]]:
         """What it learnt, by name: detectors are one where these, their config and their run are."""
@@ -170,8 +172,8 @@ class Detector:
         waveform = _samples(waveform)
         if not np.isfinite(waveform).all():
             raise ValueError("the waveform holds NaN or infinite samples; expected finite ones in [-1, 1]")
-        if not 4000 <= sample_rate <= 384000:
-            raise ValueError(f"the sample rate is {sample_rate}; expected 4000 to 384000 Hz")
+        if not isinstance(sample_rate, Real) or not 4000 <= sample_rate <= 384000:
+            raise ValueError(f"the sample rate is {quoted(sample_rate)}; expected 4000 to 384000 Hz")
         array = get_array(array) if isinstance(array, str | Path) else array
         if array is not None and array.num_mics != len(waveform):
             raise ValueError(
@@ -198,6 +200,8 @@ def _samples(waveform: np.ndarray) -> np.ndarray:
     """(M, T) float32; ValueError on any other shape."""
     if hasattr(waveform, "detach"):  # a tensor
         waveform = waveform.detach().cpu().numpy()
+    if np.iscomplexobj(waveform):
+        raise ValueError("the waveform holds complex numbers; expected real samples in [-1, 1]")
     waveform = np.array(waveform, dtype=np.float32)  # a copy: the caller's may be read-only
     if waveform.ndim != 2 or waveform.size == 0:
         raise ValueError(

@@ -54,6 +54,20 @@ def test_maps_are_the_plain_quadratic_form(network):
     np.testing.assert_allclose(found, plainly(WEDGE, x), atol=1e-4)
 
 
+def test_maps_at_a_high_rate_are_the_plain_quadratic_form_too():
+    """Above 22,050 Hz there is no band, so that nothing is steered there."""
+    array = MicArray("wedge", WEDGE.positions, 96000)
+    x = RNG.standard_normal((3, 6000)).astype(np.float32)
+    found = AcousticMaps(array).prepare(x[None])[0].numpy()
+    np.testing.assert_allclose(found, plainly(array, x), atol=1e-4)
+
+
+def test_sixteen_microphones_at_a_high_rate_are_taken():
+    positions = RNG.uniform(-0.07, 0.07, (16, 3))
+    network = AcousticMaps(MicArray("cloud", positions, 96000)).eval()
+    assert torch.isfinite(network(RNG.standard_normal((1, 16, 30000)))).all()
+
+
 @pytest.mark.parametrize(("row", "column"), [(20, 45), (5, 30), (30, 70)])
 def test_the_peak_is_where_the_source_stands(network, row, column):
     azimuth, elevation = np.radians(-90 + 2.0 * column), np.radians(-90 + 4.5 * row)

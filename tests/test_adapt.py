@@ -11,10 +11,13 @@ import detector
 import replayguard
 from detector.adapt import adapt, hear, labelled, said_of, write
 from detector.adapted import open_arrays
+from detector.baselines import Void
+from detector.checkpoint import save_checkpoint
 from detector.ways import FEW_SPEAKERS, LEAST, Adapted, Heard, folds_of, learn, logistic
 from eval.metrics import cllr
 from remasc import ARRAYS, get_array, read_audio
 from remasc.audio import write_wav
+from tests.test_score import checkpoint, description
 
 RATE = 16000
 LIMIT = 1.0
@@ -140,6 +143,28 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(recordings, tmp_path):
         adapt("edge", recordings, "D1", tmp_path / "odd", progress=False)
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("system", ["acoustic-maps", "malrad", "void"])
+def test_a_system_without_a_head_of_its_own_is_moved_as_its_scores_are(recordings, tmp_path, system):
+    base = checkpoint(tmp_path / "base", system, "D1")
+    if system == "void":
+        heard = [(talk(n, tone=not n % 2), RATE) for n in range(20)]
+        fitted = Void().fit(heard, [n % 2 for n in range(20)])
+        config = {"specification": description("void", "D1")["specification"], "network": fitted.arguments}
+        base = save_checkpoint(tmp_path / "void", fitted, config, detector.load(base).run)
+    adapt(base, recordings, "D1", tmp_path / "out", way="calibration", p_miss=0.1, progress=False)
+    own, base = detector.load(tmp_path / "out"), detector.load(base)
+    entry, x = own.run["arrays"]["D1"], talk(5)
+    assert own.score(x, RATE, "D1") == pytest.approx(
+        entry["slope"] * base.score(x, RATE, "D1") + entry["offset"]
+    )
+
+
+def test_a_network_of_other_channels_is_not_adapted(recordings, tmp_path):
+    base = checkpoint(tmp_path / "base", "malrad", "D4")
+    with pytest.raises(ValueError, match="has 2 channels; this malrad was trained on D4 and takes 7"):
+        adapt(base, recordings, "D1", tmp_path / "out", progress=False)
 
 
 def test_from_the_command_line(recordings, tmp_path, capsys):

@@ -60,6 +60,15 @@ def test_it_says_the_same_twice_and_a_gain_changes_nothing(loaded):
     assert parts(louder) == pytest.approx(parts(first), abs=2e-3)
 
 
+def test_the_threshold_told_is_the_one_that_decided(loaded):
+    waveform = talk()
+    shipped, asked = loaded.explain(waveform, RATE), loaded.explain(waveform, RATE, threshold=-100.0)
+    assert shipped.threshold == pytest.approx(loaded.calibration.llr(loaded.threshold))
+    assert asked.decision == "genuine"
+    assert asked.threshold == pytest.approx(loaded.calibration.llr(-100.0))
+    assert asked.threshold < asked.value == shipped.value
+
+
 def test_one_microphone_hears_no_space(loaded):
     told = loaded.explain(talk(1), RATE, None)
     for one in told.contributions:

@@ -44,6 +44,14 @@ def speech(mics=7, seconds=1.5, rate=16000, seed=0):
     return (0.1 * g.standard_normal((mics, int(seconds * rate)))).astype(np.float32)
 
 
+@pytest.mark.parametrize("rate", ["16000", None, math.nan, 0, True])
+def test_a_rate_that_is_none_and_complex_samples_are_one_sentence(loaded, rate):
+    with pytest.raises(ValueError, match="expected 4000 to 384000 Hz"):
+        loaded.score(speech(), rate, "D4")
+    with pytest.raises(ValueError, match="complex"):
+        loaded.score(speech() + 1j, 16000, "D4")
+
+
 def test_llr_and_probability_follow_the_score(loaded):
     score = loaded.score(speech(), 16000, "D4")
     assert isinstance(score, float)

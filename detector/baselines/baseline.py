@@ -8,6 +8,7 @@ that it lies in a checkpoint as a network does, and `detector.load` opens it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -121,11 +122,12 @@ class Baseline(nn.Module):
                     f"{self.system}: features and waveforms need labels; give genuine = 1, replay = 0"
                 )
             labels = [int(recording.label) for recording in examples]
-        labels = np.asarray(labels, dtype=np.int64)
-        if labels.shape != (len(examples),) or set(labels.tolist()) != {0, 1}:
+        labels = np.asarray(labels)
+        values = set(labels.ravel().tolist())
+        if labels.shape != (len(examples),) or values != {0, 1}:  # 0.5 is neither, nor a word
             raise ValueError(
                 f"{self.system}: {len(examples)} examples with labels of shape {labels.shape} and values "
-                f"{quoted(sorted(set(labels.ravel().tolist())))}; expected one each, 1 for genuine and 0 for replay"
+                f"{quoted(sorted(values, key=str))}; expected one each, 1 for genuine and 0 for replay"
             )
         self.arrays = tuple(sorted({e.array for e in examples if isinstance(e, Recording) and e.array}))
         self.fit_features([self._features_of(example) for example in examples], labels == 1, seed, **choice)
@@ -149,16 +151,7 @@ class Baseline(nn.Module):
 
     def score(self, waveform: np.ndarray, sample_rate: int) -> float:
         """Score of (M, T) samples in [-1, 1] at `sample_rate` Hz; higher = more genuine."""
-        waveform = np.array(waveform, dtype=np.float32)
-        if waveform.ndim != 2 or waveform.size == 0 or not np.isfinite(waveform).all():
-            raise ValueError(
-                f"the waveform has shape {waveform.shape}; expected finite samples (microphones, samples)"
-            )
-        if self.channels_heard is None and len(waveform) != self.channels:
-            raise ValueError(
-                f"the recording has {len(waveform)} channels; this {self.system} takes {self.channels}"
-            )
-        return float(self(torch.from_numpy(resample(waveform, sample_rate, self.sample_rate))[None])[0])
+        return float(self(torch.from_numpy(self._resampled(waveform, sample_rate))[None])[0])
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -204,15 +197,28 @@ class Baseline(nn.Module):
     def _heard(cls, waveform: np.ndarray) -> np.ndarray:
         return waveform if cls.channels_heard is None else waveform[list(cls.channels_heard)]
 
+    def _resampled(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        """(M, T) float32 at the system's rate; ValueError on what is no recording of as many channels."""
+        if np.iscomplexobj(waveform) or not isinstance(sample_rate, Real):
+            raise ValueError("expected real samples (microphones, samples) and their rate in Hz")
+        waveform = np.array(waveform, dtype=np.float32)
+        if waveform.ndim != 2 or waveform.size == 0 or not np.isfinite(waveform).all():
+            raise ValueError(
+                f"the waveform has shape {waveform.shape}; expected finite samples (microphones, samples)"
+            )
+        if self.channels_heard is None and len(waveform) != self.channels:
+            raise ValueError(
+                f"the recording has {len(waveform)} channels; this {self.system} takes {self.channels}"
+            )
+        return resample(waveform, sample_rate, self.sample_rate)
+
     def _features_of(self, example: Any) -> Tensor:
         if isinstance(example, Recording):
             from detector.baselines.features import features_of
 
             return features_of(type(self), example)
         if isinstance(example, tuple):
-            waveform, rate = example
-            waveform = resample(np.array(waveform, dtype=np.float32), rate, self.sample_rate)
-            example = self.features(self._heard(waveform), self.sample_rate)
+            example = self.features(self._heard(self._resampled(*example)), self.sample_rate)
         found = torch.as_tensor(example, dtype=torch.float32)
         if found.ndim not in (1, 2) or found.shape[-1] != self.columns or not torch.isfinite(found).all():
             raise ValueError(

@@ -73,8 +73,8 @@ class AcousticMaps(PublishedNetwork):
         window = torch.hann_window(N_FFT, dtype=x.dtype, device=x.device)
         s = torch.stft(x.flatten(0, 1), N_FFT, HOP, window=window, center=False, return_complex=True)
         s = s.unflatten(0, x.shape[:2])  # (B, M, F, N)
-        one, other = (s[:, torch.as_tensor(index, device=s.device)] for index in self.pairs)
-        matrix = (one * other.conj()).mean(dim=-1)  # (B, P, F)
+        s = s.transpose(1, 2)  # (B, F, M, N)
+        matrix = (s @ s.mH / s.shape[-1])[:, :, *self.pairs].transpose(1, 2)  # (B, P, F)
         return _scaled(torch.stack([self._map(matrix, band) for band in self._bands()], dim=1))
 
     def _bands(self) -> list[slice]:
@@ -141,7 +141,8 @@ def _steering(array: MicArray) -> tuple[Tensor, Tensor]:
     one, other = np.triu_indices(array.num_mics, k=1)
     baselines = array.positions[one] - array.positions[other]  # (P, 3)
     reach = np.linalg.norm(baselines, axis=1) / SPEED_OF_SOUND  # the largest |tau| of each pair, in seconds
-    fastest = math.pi * array.sample_rate * float(reach.max(initial=0.0))
+    highest = min(array.sample_rate / 2, BANDS_HZ[-1][1])  # what lies above is in no band
+    fastest = 2 * math.pi * highest * float(reach.max(initial=0.0))
     nodes = math.ceil(fastest + 3 * fastest ** (1 / 3)) + 16  # the series ends soon after its fastest part
     if nodes * len(reach) > MAX_COLUMNS:
         raise ValueError(
@@ -150,7 +151,8 @@ def _steering(array: MicArray) -> tuple[Tensor, Tensor]:
             "fewer or closer microphones"
         )
     angle = math.pi * (np.arange(nodes) + 0.5) / nodes
-    omega = 2 * math.pi * np.arange(N_FFT // 2 + 1) * array.sample_rate / N_FFT
+    bins = math.ceil(highest * N_FFT / array.sample_rate) + 1
+    omega = 2 * math.pi * np.arange(bins) * array.sample_rate / N_FFT
     # t_i - t_j = -(p_i - p_j) . u / c, and R_ij = S_i S_j* turns by -w (t_i - t_j): steering turns it back
     tau = reach[:, None] * np.cos(angle)  # (P, Q)
     phases = np.exp(1j * omega[None, :, None] * tau[:, None])
