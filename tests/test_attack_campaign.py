@@ -141,8 +141,31 @@ def test_sweeps_add_cases_once():
     assert [c.budget.below_db for c in cases if c.attack == "random"] == [-12, 0]
     assert [c.delay for c in cases if c.attack == "listening"] == [0.03, 0.03, 0.1]
     assert len({c.name for c in cases}) == len(cases)
-    with pytest.raises(ValueError, match="unknown attack"):
-        plan(attacks=("luck",))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"attacks": ("luck",)}, "unknown attack"),
+        ({"attacks": ()}, "no attack"),
+        ({"stride": 0}, "stride is 0"),
+        ({"iterations": 0}, "iterations is 0"),
+        ({"imitation_epochs": 0}, "imitation epochs is 0"),
+        ({"generations": -1}, "generations is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"sweep_delays": (float("nan"),)}, "delay"),
+        ({"sweep_db": (999,)}, "amplitude"),
+    ],
+)
+def test_absurd_plans_are_refused_before_anything_is_done(options, said):
+    with pytest.raises(ValueError, match=said):
+        plan(**options)
+
+
+def test_a_budget_that_pays_for_no_pulse_is_refused(tmp_path):
+    nothing = Plan(Budget(energy=0.0), attacks=("none", "random"))
+    with pytest.raises(ValueError, match="no pulse"):
+        Campaign(ClassifierVictim(Sentry()), nothing, tmp_path, {}).run(clips(1), clips(1), progress=False)
 
 
 def test_random_moments_belong_to_the_clip():

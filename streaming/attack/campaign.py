@@ -21,7 +21,7 @@ from remasc.atomic import write_text
 from remasc.parallel import tracked
 from remasc.shards import sealed, unsealed
 from streaming.attack.baselines import ATTACKS, REAL_TIME, Arsenal
-from streaming.attack.environment import Attempt, Clip, Environment
+from streaming.attack.environment import Attempt, Clip, Environment, check_delay
 from streaming.attack.expert import Evolution, expert, static
 from streaming.attack.learning import attend, effects, expected, held_out, imitate, lowered, worth
 from streaming.attack.policy import ChoosyListener, ImitatingListener, Imitator, Listening
@@ -74,6 +74,16 @@ class Plan:
         for name in (*self.attacks, *self.swept):
             if name not in ATTACKS:
                 raise ValueError(f"unknown attack {name!r}; expected some of {', '.join(ATTACKS)}")
+        if not self.attacks:
+            raise ValueError(f"no attack is named; expected some of {', '.join(ATTACKS)}")
+        least = dict.fromkeys(("individuals", "iterations", "stride", "random_draws", "imitation_epochs"), 1)
+        for name, smallest in (least | {"generations": 0, "seed": 0}).items():
+            if getattr(self, name) < smallest:
+                words = f"{name.replace('_', ' ')} is {getattr(self, name)}"
+                raise ValueError(f"{words}; expected at least {smallest}")
+        for delay in (self.delay, *self.sweep_delays):
+            check_delay(delay)
+        self.cases()  # their budgets say what is wrong with them
 
     def cases(self) -> list[Case]:
         """In the order in which they are run: pgd, which makes use of the others, is the last of its budget."""
@@ -152,6 +162,10 @@ class Campaign:
         arsenal, evolution = self.arsenal, self.arsenal.evolution
         wanted = {case.attack for case in self.plan.cases()}
         base = self.environment(Case("none", self.plan.budget, self.plan.delay, self.plan.shape))
+        if base.pulses == 0 and wanted != {"none"}:
+            raise ValueError(
+                "the budget pays for no pulse; raise --pulses or --energy, or lower the amplitude"
+            )
         if "static" in wanted:
             few = list(training)[: min(16, len(training))]
             found = self.once("static", lambda: static(base, few, evolution).steps.tolist(), progress)

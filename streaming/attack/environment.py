@@ -66,6 +66,11 @@ class Listener(Protocol):
         """(samples,) of the command, mean over the microphones -> play a pulse after the delay?"""
 
 
+def check_delay(seconds: float) -> None:
+    if not 0 <= seconds <= 60:
+        raise ValueError(f"a reaction delay of {seconds} seconds; expected 0 to 60")
+
+
 class Environment:
     """A victim, a budget, a reaction delay in seconds, and the shape of a pulse.
 
@@ -75,8 +80,7 @@ class Environment:
     def __init__(
         self, victim: Victim, budget: Budget | None = None, *, delay: float = 0.0, shape: str = "noise"
     ):
-        if not 0 <= delay <= 60:
-            raise ValueError(f"a reaction delay of {delay} seconds; expected 0 to 60")
+        check_delay(delay)
         self.victim, self.budget, self.delay, self.shape = victim, budget or Budget(), delay, shape
         self.rate = victim.sample_rate
         self.step = round(STEP_SECONDS * self.rate)

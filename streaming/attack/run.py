@@ -309,7 +309,7 @@ def _air_words(air: str) -> str:
 def examples(campaign: Campaign, clips: Sequence[Clip], count: int) -> list[tuple[str, str, np.ndarray, Any]]:
     """(case, clip, waveform (M, T), its row) of up to `count` clips that the victim had right, under every case of
     the base plan."""
-    cases = campaign.plan.cases()[: len(campaign.plan.attacks)]
+    cases = campaign.plan.cases()[: len(set(campaign.plan.attacks))]
     had = [number for number, row in enumerate(campaign.rows[cases[0].name]) if row.right_before]
     shown = []
     for number in had[: max(0, count)]:
