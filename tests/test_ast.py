@@ -135,6 +135,33 @@ def test_a_distilled_deit_starts_an_ast(golden, wrapper):
     assert network(x).shape == (2, 10)
 
 
+def test_an_ast_under_the_names_of_timm_is_no_picture(golden, network):
+    state, x, _ = golden
+    plain = {key.removeprefix("v."): value for key, value in state.items()}
+    other = AST(35, 100).load_published(plain).eval()
+    with torch.inference_mode():
+        assert torch.equal(other(x), network(x))
+    grey = plain | {"pos_embed": torch.randn(1, 2 + 14 * 14, 192)}
+    grid = AST(35, 100).load_published(grey).v.pos_embed[0, 2:].unflatten(0, (12, 9))
+    assert torch.equal(grid, grey["pos_embed"][0, 2:].unflatten(0, (14, 14))[1:13, 3:12])
+
+
+@pytest.mark.parametrize("name", ["published", "transformers"])
+def test_speech_commands_weights_start_other_strides(golden, name):
+    """12 x 12 positions are also 8 x 18, which the 8 rows of stride 16 would suggest."""
+    state, _, _ = golden
+    state = state | {"v.pos_embed": torch.randn(1, 2 + 144, 192)}
+    grid = state["v.pos_embed"][0, 2:].unflatten(0, (12, 12))
+    weights = state if name == "published" else as_transformers(state)
+    network = AST(35, 100, stride=16).load_published(weights)
+    assert torch.equal(network.v.pos_embed[0, 2:].unflatten(0, (8, 6)), grid[2:10, 3:9])
+    # of another network with as many positions its own rows are meant
+    long = AST(10, 300, stride=16)
+    network = AST(10, 100, stride=16).load_published(long.state_dict())
+    grid = long.v.pos_embed[0, 2:].unflatten(0, (8, 18))
+    assert torch.equal(network.v.pos_embed[0, 2:].unflatten(0, (8, 6)), grid[:, 6:12])
+
+
 def test_positions_are_cut_from_the_middle_or_stretched():
     grid = torch.randn(4, 12, 101)
     assert torch.equal(resampled_positions(grid, 12, 101), grid)

@@ -86,6 +86,18 @@ def test_losses_are_the_slow_ones(patch):
     assert (float(infonce), float(mse)) == pytest.approx(expected, rel=1e-4)
 
 
+def test_double_precision_keeps_its_digits(small):
+    twin = SSAST("tiny", 96).double()
+    twin.load_state_dict(small.state_dict())
+    x, masked = torch.randn(2, 96, 128).double(), draw_masks(small.grid, 2, share=0.4)
+    with torch.inference_mode():
+        infonce, mse = twin.eval().losses(x, masked)
+        _, rebuilt = twin.predict(x, masked)
+        true = twin.patches(x).gather(1, masked[..., None].expand_as(rebuilt))
+    assert infonce.dtype == mse.dtype == torch.float64
+    assert float(mse) == pytest.approx(float((true - rebuilt).square().mean()), rel=1e-12)
+
+
 def test_patches_are_those_of_unfold_and_fold_back():
     network = SSAST("tiny", 96)
     x = torch.randn(2, 96, 128)

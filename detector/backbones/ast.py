@@ -86,7 +86,7 @@ class AST(nn.Module):
         check_grid(mels, frames, found.size(), patch, stride)
         stride = (min(stride[0], patch[0]), min(stride[1], patch[1]))
         network = cls(num_classes, frames, mels, found.size(), stride, patch=patch, pooling="mean")
-        network._load(found)
+        network.load_source(found)
         return network
 
     def load_published(self, source: Mapping[str, Tensor] | str | Path) -> AST:
@@ -97,7 +97,22 @@ class AST(nn.Module):
         as published. A head of another number of classes is left out: ours stays as it is. Raises ValueError,
         in one sentence, on anything else that does not fit, and changes nothing then.
         """
-        self._load(read_source(source))
+        return self.load_source(read_source(source))
+
+    def load_source(self, source: Source) -> AST:
+        """`load_published` of weights that are read already."""
+        tensors = fitted(source, self.v.rows, self.v.columns, self.planes)
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(PRETRAINING)}
+        own = self.state_dict()
+        head = [key for key in own if key.startswith("mlp_head.")]
+        there = tensors.get("mlp_head.1.weight")
+        if there is None or len(there) != self.num_classes:
+            tensors |= {key: own[key] for key in head}
+        if fault := misfit(tensors, own):
+            raise ValueError(
+                f"{source.name} does not fit AST(size={self.size!r}, mels={self.mels}): {fault}; check the size"
+            )
+        self.load_state_dict(tensors)
         return self
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -154,17 +169,3 @@ class AST(nn.Module):
                 f"{x.shape[2]} frames; this AST takes 1 to {self.frames}: cut them, or build it for more"
             )
         return x.to(self.v.pos_embed.dtype)
-
-    def _load(self, source: Source) -> None:
-        tensors = fitted(source, self.v.rows, self.v.columns, self.planes)
-        tensors = {key: value for key, value in tensors.items() if not key.startswith(PRETRAINING)}
-        own = self.state_dict()
-        head = [key for key in own if key.startswith("mlp_head.")]
-        there = tensors.get("mlp_head.1.weight")
-        if there is None or len(there) != self.num_classes:
-            tensors |= {key: own[key] for key in head}
-        if fault := misfit(tensors, own):
-            raise ValueError(
-                f"{source.name} does not fit AST(size={self.size!r}, mels={self.mels}): {fault}; check the size"
-            )
-        self.load_state_dict(tensors)

@@ -25,16 +25,24 @@ IMAGENET_HEADS = (
 )  # 1000 classes of pictures, kept in the published files, never used
 PRETRAINING = ("mask_embed", "cpredlayer.", "gpredlayer.", "p_input_")  # what SSAST adds to AST
 AUDIOSET_GRID = (12, 101)  # of 128 mel bands x 1024 frames at stride 10
+SPEECH_COMMANDS_GRID, SPEECH_COMMANDS_CLASSES = (12, 12), 35  # of 128 frames
 PUBLISHED_MELS = 128
 
 
 @dataclass(frozen=True)
 class Source:
-    """Weights under the published names; `square` where the positions are those of a picture."""
+    """Weights under the published names; `timm` where they came under those of timm. `known` is their patch grid
+    where it is on record."""
 
     tensors: dict[str, Tensor]
     name: str
-    square: bool
+    timm: bool = False
+    known: tuple[int, int] | None = None
+
+    @property
+    def picture(self) -> bool:
+        """Whether they see colours: a DeiT of ImageNet, whose positions are those of a square."""
+        return self.timm and self.filter().shape[1] > 1
 
     @property
     def pretrained(self) -> bool:
@@ -88,20 +96,27 @@ class Source:
         """The patch grid of its positions, for a network with a grid of `rows` x `columns`.
 
         A picture's is square, SSAST's is on record. AST files do not say theirs: it is the network's own, or
-        AudioSet's, or has the network's number of rows, or the 12 rows of 128 bands at stride 10.
+        AudioSet's or Speech Commands', or has the network's number of rows, or the 12 rows of 128 bands at stride
+        10. Under timm's names a grey DeiT is square, too.
         """
+        if self.known is not None:
+            return self.known
         count = self.positions().shape[0]
-        if self.square:
-            side = math.isqrt(count)
-            if side * side == count:
+        side = math.isqrt(count)
+        square = side * side == count
+        if self.picture:
+            if square:
                 return side, side
             raise ValueError(f"{self.name}: {count} positions are no square; expected a distilled DeiT's")
         if self.pretrained:
             mels, frames = self.pretraining_input()
             patch = self.filter().shape[2:]
             return mels // patch[0], frames // patch[1]
-        if count in (rows * columns, AUDIOSET_GRID[0] * AUDIOSET_GRID[1]):
-            return (rows, columns) if count == rows * columns else AUDIOSET_GRID
+        for height, width in ((rows, columns), AUDIOSET_GRID):
+            if count == height * width:
+                return height, width
+        if square and (self.timm or ((side, side) == SPEECH_COMMANDS_GRID and self._of_speech_commands())):
+            return side, side
         for height in (rows, AUDIOSET_GRID[0]):
             if count % height == 0:
                 return height, count // height
@@ -109,27 +124,31 @@ class Source:
             f"{self.name}: {count} positions are no grid of {rows} or 12 rows; load into the size they come from"
         )
 
+    def _of_speech_commands(self) -> bool:
+        head = self.tensors.get("mlp_head.1.weight")
+        return head is not None and len(head) == SPEECH_COMMANDS_CLASSES
+
 
 def read_source(source: Any) -> Source:
     """Weights of any of the four origins; ValueError, in one sentence, where it is none."""
     tensors, name = published_tensors(source)
-    square = False
+    timm = False
     if any(".attention.attention.query." in key for key in tensors):
         tensors = _from_transformers(tensors, name)
     elif "patch_embed.proj.weight" in tensors and not any(key.startswith("v.") for key in tensors):
-        square = True
+        timm = True
         tensors = {
             key if key.startswith("mlp_head.") else f"v.{key}": value for key, value in tensors.items()
         }
     tensors = {key: value for key, value in tensors.items() if not key.startswith(IMAGENET_HEADS)}
-    return Source(tensors, name, square)
+    return Source(tensors, name, timm)
 
 
 def fitted(source: Source, rows: int, columns: int, planes: int) -> dict[str, Tensor]:
     """The source's tensors with the patch filter and the positions of a network of this grid and planes."""
     tensors = dict(source.tensors)
     weight, positions = source.filter(), source.positions()
-    if source.square or weight.shape[1] != planes:  # a spectrogram is a grey picture: the sum over colours
+    if source.picture or weight.shape[1] != planes:  # a spectrogram is a grey picture: the sum over colours
         weight = F.pad(
             weight.sum(dim=1, keepdim=True), (0, 0, 0, 0, 0, planes - 1)
         )  # further planes start at 0

@@ -16,10 +16,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from detector.adapters import Adaptation, adapt, base_hash, merge_lora, trained
-from detector.backbones.weights import read_source
+from detector.backbones.weights import Source, read_source
 from detector.checkpoint import CONFIG, RUN, WEIGHTS, load_checkpoint, save_checkpoint
 from detector.classify.network import Architecture, Classifier, Ensemble, build
 from detector.published.weights import misfit, published_tensors
+from detector.rundir import BEGUN
 from remasc.sentences import quoted, reason
 
 KIND = "classifier"
@@ -58,6 +59,8 @@ def save_classifier(
 def load_classifier(folder: str | Path, *, base: str | Path | None = None) -> Loaded:
     """The classifier of a checkpoint folder, on the CPU. `base` says where an adapted one's base lies now."""
     folder = Path(folder)
+    if not (folder / CONFIG).exists():
+        _refuse_unfit(folder)
     config, state, run = load_checkpoint(folder)
     if config.get("kind") != KIND:
         raise ValueError(f"{folder}: no classifier's checkpoint; expected one of `replayguard classify`")
@@ -70,6 +73,16 @@ def load_classifier(folder: str | Path, *, base: str | Path | None = None) -> Lo
             raise ValueError(f"{folder / WEIGHTS}: {fault}; copy the folder anew")
         network.load_state_dict(state)
     return Loaded(network.eval(), config, run)
+
+
+def _refuse_unfit(folder: Path) -> None:
+    """ValueError, in one sentence, of a folder that a person takes for a classifier's."""
+    if (folder / BEGUN).exists():
+        raise ValueError(f"{folder}: its training is not finished; run that again, it goes on from there")
+    if (folder / WEIGHTS).exists() and (folder / RUN).exists():
+        raise ValueError(
+            f"{folder}: is a pretraining, which knows no classes; fine-tune it first (classify adapt --base)"
+        )
 
 
 def _load_adapted(
@@ -174,12 +187,9 @@ def _from_classifier(architecture: Architecture, folder: Path) -> Classifier:
         head = HEADS[there.backbone]
         tensors |= {name: value for name, value in own.items() if name.startswith(head)}
     if there.backbone == "ast" and there.frames != architecture.frames:
-        backbone = {
-            name.removeprefix("backbone."): value
-            for name, value in base.state_dict().items()
-            if name.startswith("backbone.")
-        }
-        network.backbone.load_published(backbone)  # positions cut or stretched as published
+        grid = base.backbone.v.rows, base.backbone.v.columns
+        source = Source(base.backbone.state_dict(), str(folder), known=grid)
+        network.backbone.load_source(source)  # positions cut or stretched as published
         tensors["backbone.v.pos_embed"] = network.state_dict()["backbone.v.pos_embed"]
     if fault := misfit(tensors, own):
         raise ValueError(f"{folder}: does not fit ({fault}); it is no base for this network")

@@ -88,8 +88,10 @@ class SSAST(nn.Module):
         """
         x, masked = self._checked(x, masked, lengths)
         guessed, rebuilt = self.predict(x, masked, lengths)
-        true = self._picked(self.patches(x), masked).detach().float()
-        return info_nce(true, guessed.float(), masked >= 0), patch_error(true, rebuilt.float(), masked >= 0)
+        true, guessed, rebuilt = map(
+            _wide, (self._picked(self.patches(x), masked).detach(), guessed, rebuilt)
+        )
+        return info_nce(true, guessed, masked >= 0), patch_error(true, rebuilt, masked >= 0)
 
     def forward(self, x: Tensor, masked: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The published loss, InfoNCE + 10 MSE, from one pass (published: two, each with masks of its own)."""
@@ -186,6 +188,11 @@ def patch_error(true: Tensor, rebuilt: Tensor, counted: Tensor) -> Tensor:
     return (torch.where(counted[..., None], rebuilt - true, 0) ** 2).sum() / (
         counted.sum().clamp(min=1) * true.shape[-1]
     )
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Half precision as float32, in which losses are summed; float64 stays."""
+    return x.float() if x.dtype.itemsize < 4 else x
 
 
 def _head(dim: int, values: int) -> nn.Sequential:
