@@ -76,12 +76,21 @@ def _accuracy(right: np.ndarray, speakers: Sequence[str]) -> dict[str, Any]:
 def speaker_interval(
     right: np.ndarray, speakers: Sequence[str], draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval of the share of `right` (n,), drawing whole speakers."""
+    """95 % percentile interval of the share of `right` (n,), drawing whole speakers.
+
+    Of several runs (R, n) it is that of their mean; then the runs are drawn, too, each with all its clips.
+    """
     _, home = np.unique(np.asarray(speakers), return_inverse=True)
-    clips = np.bincount(home)
-    hits = np.bincount(home, weights=np.asarray(right, dtype=float))
-    drawn = np.random.default_rng(seed).integers(len(clips), size=(draws, len(clips)))
-    shares = hits[drawn].sum(axis=1) / clips[drawn].sum(axis=1)
+    clips, runs = np.bincount(home), np.atleast_2d(np.asarray(right, dtype=float))
+    hits = np.stack([np.bincount(home, weights=run) for run in runs])  # (R, speakers)
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(clips), size=(draws, len(clips)))
+    if len(runs) == 1:
+        found = hits[0][drawn]
+    else:
+        again = rng.integers(len(runs), size=(draws, len(runs)))
+        found = np.take_along_axis(hits[again].mean(axis=1), drawn, axis=1)
+    shares = found.sum(axis=1) / clips[drawn].sum(axis=1)
     low, high = np.quantile(shares, [0.025, 0.975])
     return float(low), float(high)
 

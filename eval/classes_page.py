@@ -127,10 +127,23 @@ def _made(run: dict[str, Any]) -> str:
     skipped = ("curves", "checksums", "environment", "splits")
     facts = [(key, value) for key, value in run.items() if key not in skipped]
     listed = "".join(
-        f"<dt>{escape(str(name))}</dt><dd>{escape(value if isinstance(value, str) else json.dumps(value))}</dd>"
+        f"<dt>{escape(str(name).replace('_', ' '))}</dt><dd>{escape(_said(value))}</dd>"
         for name, value in facts
     )
     return f'<h2>How this was made</h2><div class="card"><dl>{listed}</dl></div>'
+
+
+def _said(value: Any) -> str:
+    """A value of run.json for a reader.
+
+    >>> _said({"train": 921, "dev": 0.33333333})
+    'train 921, dev 0.3333'
+    """
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_said(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_said, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def confusion_png(figures: dict[str, Any], *, dark: bool = False) -> bytes:

@@ -45,6 +45,18 @@ def test_clips_of_one_voice_are_no_independent_draws():
     assert high - low > 2 * (narrow[1] - narrow[0])
 
 
+def test_runs_are_drawn_beside_speakers():
+    rng = np.random.default_rng(0)
+    speakers = [f"s{n // 20}" for n in range(400)]
+    once = rng.random(400) < 0.5
+    alike = speaker_interval(np.stack([once] * 5), speakers)
+    assert alike == pytest.approx(speaker_interval(once, speakers))  # runs that agree add nothing
+    apart = np.stack([rng.random(400) < share for share in (0.2, 0.35, 0.5, 0.65, 0.8)])
+    low, high = speaker_interval(apart, speakers)
+    assert high - low > 2 * (alike[1] - alike[0])
+    assert low < apart.mean() < high
+
+
 def test_wilson_holds_its_share():
     for count in (1, 7, 100):
         for hits in (0, count // 2, count):
@@ -68,6 +80,7 @@ def test_the_page_needs_nothing_and_escapes_what_it_shows(tmp_path):
         writer.writerows(table)
     curve = {"epoch": 1, "loss": 1.0, "dev_loss": 1.1, "dev_accuracy": 0.5, "best": True}
     run = {"curves": [curve], "split_by": "speaker", "parameters": 10, "trained_parameters": 10}
+    run |= {"dev_accuracy": 1 / 3, "clips": {"train": 20, "dev": 4}, "members": [{"seed": 0}, {"seed": 1}]}
     (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
     assert read_predictions(tmp_path / "predictions.csv")[1] == CLASSES
     text = write_report(tmp_path, title="a <b>").read_text(encoding="utf-8")
@@ -75,6 +88,8 @@ def test_the_page_needs_nothing_and_escapes_what_it_shows(tmp_path):
     assert "&lt;yes&gt;" in text
     assert "a &lt;b&gt;" in text
     assert "default-src 'none'" in text
+    for words in ("0.3333<", "train 20, dev 4<", "seed 0; seed 1<", "dev accuracy<"):
+        assert words in text
     assert "http://" not in text.replace("http-equiv", "")
     assert "no speaker is in two of them" in text
     assert json.loads((tmp_path / "metrics.json").read_text())["clips"] == len(table)

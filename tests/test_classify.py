@@ -8,6 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 
@@ -132,6 +133,10 @@ def test_given_splits_rule_and_half_given_ones_are_refused():
         split_clips([*clips, Clip(None, "more", "x")])
     with pytest.raises(ValueError, match="'z' is in eval but not in train"):
         split_clips([*clips, Clip(None, "more", "z", "eval")])
+    with pytest.raises(ValueError, match="train holds the class 'x' alone"):
+        split_clips([clip for clip in clips if clip.label == "x"])
+    with pytest.raises(ValueError, match="train holds no labelled clip"):
+        split_clips([clip for clip in clips if clip.split != "train"])
 
 
 def test_pretraining_hears_no_clip_of_dev_or_eval(tones):
@@ -312,6 +317,39 @@ def test_a_run_that_never_began_leaves_its_folder_free(tones, tmp_path):
     with pytest.raises(Interrupted):  # what was begun is not thrown away
         train_classifier(ClassifyConfig(data=tones, out=out, **settings), stop_after=1)
     assert (out / "training.json").exists()
+
+
+def test_clips_that_cannot_be_decoded_are_told_before_training(tones, tmp_path):
+    """Also those of eval, which else would be heard for the first time after the last epoch."""
+    parts = split_clips(read_clips(tones))
+    lines = ["file,label,split"]
+    for split, clips in parts.items():
+        lines += [f"{clip.path.resolve()},{clip.label},{split}" for clip in clips]
+    for number in range(2):  # the header of a FLAC says its length, the frames behind it are none
+        broken = tmp_path / f"broken{number}.flac"
+        soundfile.write(broken, np.random.default_rng(0).uniform(-0.5, 0.5, 5600), 16000)
+        data = bytearray(broken.read_bytes())
+        data[len(data) // 3 :] = bytes(len(data) - len(data) // 3)
+        broken.write_bytes(data)
+        lines.append(f"{broken.name},low,eval")
+    (tmp_path / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match=rf"2 of {len(lines) - 1} files .*broken0\.flac"):
+        train_classifier(ClassifyConfig(data=tmp_path / "list.csv", out=out, **FAST), stop_after=0)
+    assert not [path.name for path in out.iterdir() if path.name != ".lock"]
+
+
+def test_what_is_no_classifier_yet_is_one_sentence(tmp_path):
+    for names, sentence in (
+        (("model.safetensors", "run.json"), "is a pretraining"),
+        (("training.json", "state.safetensors"), "not finished"),
+    ):
+        folder = tmp_path / names[0]
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text("{}")
+        with pytest.raises(ValueError, match=sentence):
+            load_classifier(folder)
 
 
 def test_the_mean_of_the_last_epochs_is_their_mean(tones, tmp_path, monkeypatch):

@@ -157,9 +157,8 @@ def split_clips(clips: Sequence[Clip], seed: int = 0) -> dict[str, list[Clip]]:
     parts = {split: [clip for clip in clips if clip.split == split] for split in SPLITS}
     learnt = {clip.label for clip in parts["train"]}
     if len(learnt) < 2:
-        raise ValueError(
-            f"train holds {len(learnt)} classes; expected at least 2, with labelled clips of each"
-        )
+        there = f"the class {quoted(*learnt)} alone" if learnt else "no labelled clip"
+        raise ValueError(f"train holds {there}; expected at least 2 classes, with clips of each")
     for split in ("dev", "eval"):
         if strange := sorted({clip.label for clip in parts[split]} - learnt):
             raise ValueError(

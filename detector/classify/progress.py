@@ -29,6 +29,8 @@ class Progress:
 
     def start(self, total: int, done: int = 0) -> None:
         if self._bar:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
             self._task = self._bar.add_task(self.name, total=total, completed=done)
             self._bar.start()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +51,8 @@ class Readable(Waveforms):
     def __getitem__(self, index: int) -> Tensor:
         try:
             return super().__getitem__(index)
-        except OSError as error:
-            self.faults[index] = f"{self.paths[index]}: {error.strerror or error}"
-        except ValueError as error:
-            self.faults[index] = str(error)
+        except (OSError, ValueError) as error:
+            self.faults[index] = _fault(self.paths[index], error)
         return torch.zeros(1)
 
 
@@ -77,3 +75,27 @@ def collate(
 def longest_seconds(paths: Sequence[Path]) -> float:
     """The length of the longest file by its header, at most 30 s."""
     return min(LONGEST, max(audio_info(path).seconds for path in paths))
+
+
+def check_readable(parts: Sequence[Waveforms], tell: Callable[[int], None]) -> None:
+    """Decode every clip (they are kept where there is room); `tell(done)` after each.
+
+    ValueError, in one sentence, where some cannot be read: told now, not when eval is heard after hours.
+    """
+    faults, done = [], 0
+    for part in parts:
+        for index, path in enumerate(part.paths):
+            try:
+                part[index]
+            except (OSError, ValueError) as error:
+                faults.append(_fault(path, error))
+            tell(done := done + 1)
+    if len(faults) == 1:
+        raise ValueError(faults[0])
+    if faults:
+        raise ValueError(f"{len(faults):,} of {done:,} files cannot be read, the first: {faults[0]}")
+
+
+def _fault(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, with its name."""
+    return f"{path}: {error.strerror or error}" if isinstance(error, OSError) else str(error)

@@ -26,7 +26,7 @@ from detector.classify.fitting import Fitting, Labelled, all_logits, trainable_c
 from detector.classify.network import Architecture, Classifier, build
 from detector.classify.predict import Prediction, write_predictions
 from detector.classify.progress import Progress
-from detector.classify.sound import RATE, Waveforms, longest_seconds
+from detector.classify.sound import RATE, Waveforms, check_readable, longest_seconds
 from detector.classify.store import adaptation_of, begin, load_classifier, save_classifier
 from detector.distill import Distillation, Teacher
 from detector.frontends.fbank import FilterBank
@@ -81,7 +81,8 @@ class _Run:
         self.config, self.clips, self.given, self.bar = config, parts, given, bar
         self.classes = tuple(sorted({clip.label for clip in parts["train"]}))
         self.parts = {split: self._labelled(parts[split]) for split in SPLITS}
-        # the header of every file: one that is none is told now, not after hours of training
+        bar.start(sum(map(len, self.parts.values())))
+        check_readable([part.waveforms for part in self.parts.values()], bar.step)
         longest = {split: longest_seconds(part.waveforms.paths) for split, part in self.parts.items() if part}
         self.architecture = Architecture(
             self.classes,
