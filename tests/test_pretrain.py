@@ -98,6 +98,10 @@ def test_files_become_spectrograms(tmp_path):
     write_wav(tmp_path / "b.wav", waveform[:, :300], 16000)
     heard = FilterBankClips([tmp_path / "a.wav"])
     torch.testing.assert_close(heard[0], normalised(FilterBank()(torch.from_numpy(waveform[0]))))
+    assert heard[0] is heard[0]  # computed once
+    again = FilterBankClips([tmp_path / "a.wav"], kept_bytes=1000)
+    assert again[0] is not again[0]  # no room to keep it
+    assert torch.equal(again[0], heard[0])
     with pytest.raises(ValueError, match=r"b\.wav: 0\.019 s hold no frame"):
         FilterBankClips([tmp_path / "a.wav", tmp_path / "b.wav"])
 
