@@ -59,8 +59,11 @@ def test_every_arm_needs_arms_that_are_there():
         for needed in audio_core._ordered((arm,)):
             assert needed in ARMS
         assert audio_core._ordered((arm,))[-1] == arm
+        for needed in (ARMS[arm].get(key) for key in audio_core.NEEDS):
+            assert needed is None or needed in audio_core._ordered((arm,))
     for _, better, worse in CLAIMS:
-        assert {better, worse} <= set(ARMS)
+        assert {*better, *worse} <= set(ARMS)
+        assert len(better) == len(worse)  # a sum of accuracies less as many others
     assert len({audio_core._plain(arm) for arm in ARMS}) == len(ARMS)
 
 
@@ -73,19 +76,75 @@ def record(arm, seed, share):
 
 
 def test_a_claim_is_confirmed_refuted_or_left_open():
-    good, poor = ([record(name, seed, share) for seed in (0, 1)] for name, share in (("a", 0.9), ("b", 0.6)))
-    assert audio_core._claim("x", good, poor)["verdict"] == "confirmed"
-    assert audio_core._claim("x", poor, good)["verdict"] == "refuted"
-    same = audio_core._claim("x", good, good)
+    good, poor = (
+        [record(name, seed, share) for seed in range(5)] for name, share in (("a", 0.9), ("b", 0.6))
+    )
+
+    def verdict(better, worse):
+        return audio_core._claim("x", [better], [worse])["verdict"]
+
+    assert verdict(good, poor) == "confirmed"
+    assert verdict(poor, good) == "refuted"
+    same = audio_core._claim("x", [good], [good])
     assert same["verdict"] == "undecided"
     assert same["difference"] == 0
-    assert audio_core._claim("x", good[:1], poor[1:]) is None  # no seed in common
+    assert audio_core._claim("x", [good[:1]], [poor[1:]]) is None  # no seed in common
+    assert verdict(good, poor[:2]) == "none: fewer than 3 seeds"
+    assert audio_core._claim("x", [good], [poor[::2]])["seeds"] == [0, 2, 4]
     rising = [one | {"dev_curve": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]} for one in poor]
-    assert audio_core._claim("x", good, rising)["verdict"] == "none: undertrained"
+    assert verdict(good, rising) == "none: undertrained"
     short = [one | {"settings": one["settings"] | {"pretrain_epochs": 10}} for one in poor]
-    assert audio_core._claim("x", good, short)["verdict"] == "confirmed"  # it builds on no pretraining
+    assert verdict(good, short) == "confirmed"  # it builds on no pretraining
     short = [one | {"arm": "ssast, LoRA"} for one in short]
-    assert audio_core._claim("x", good, short)["verdict"] == "none: undertrained"
+    assert verdict(good, short) == "none: undertrained"
+
+
+def test_seeds_that_disagree_decide_nothing():
+    poor = [record("b", seed, 0.6) for seed in range(5)]
+    lucky = [record("a", seed, 0.95 if seed in (0, 1) else 0.55) for seed in range(5)]
+    found = audio_core._claim("x", [lucky], [poor])
+    assert found["verdict"] == "undecided"
+    right, speakers = audio_core._right(lucky)
+    low, _ = audio_core.speaker_interval((right - audio_core._right(poor)[0]).mean(axis=0), speakers)
+    assert low > 0  # the voices alone would have confirmed it
+
+
+def test_a_gain_is_compared_with_another_gain():
+    much, little, none = (
+        [record(n, s, p) for s in range(5)] for n, p in (("a", 0.9), ("b", 0.7), ("c", 0.5))
+    )
+    assert audio_core._claim("x", [much, none], [none, little])["verdict"] == "confirmed"
+    found = audio_core._claim("x", [little, little], [none, much])
+    assert found["difference"] == pytest.approx(0, abs=0.03)
+    assert found["verdict"] == "undecided"
+
+
+def test_a_record_answers_for_what_decides_it(options):
+    other = Options(**{**vars(options), "stride": 10, "pretrain_epochs": 2})
+    same = {arm for arm in ARMS if options.settings_of(arm) == other.settings_of(arm)}
+    assert same == {arm for arm in ARMS if arm.startswith(("efficientnet", "b0 ")) and "ast" not in arm}
+    longer = Options(**{**vars(options), "pretrain_epochs": 2})
+    assert all(
+        (options.settings_of(arm) == longer.settings_of(arm)) != arm.startswith("ssast") for arm in ARMS
+    )
+
+
+def test_an_ensembles_first_member_is_the_run_alone(options, monkeypatch):
+    """What is copied instead of trained anew is what would have been trained."""
+    monkeypatch.setattr("detector.backbones.transformer.DEPTH", 1)
+    monkeypatch.setattr(audio_core, "milliseconds", lambda *_: {})
+    small = {"backbone": "ast", "frames": 32, "epochs": 1}
+    audio_core._train(options, "train", small, 0, options.work / "runs" / "alone-0")
+    three = small | {"ensemble": 2}
+    audio_core._train(options, "train", three, 0, options.work / "runs" / "anew")
+    folder = options.work / "runs" / "copied"
+    audio_core._train(options, "train", three | {"first_member": "alone"}, 0, folder)
+    weights = [
+        (options.work / "runs" / name / "model.safetensors").read_bytes() for name in ("anew", "copied")
+    ]
+    assert weights[0] == weights[1]
+    alone = (options.work / "runs" / "alone-0" / "model.safetensors").read_bytes()
+    assert (folder / "member-1" / "model.safetensors").read_bytes() == alone
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -39,7 +40,9 @@ PSLA = {"backbone": "psla"}
 PRETRAINED = {"base": "ssast"}  # the arm whose folder it is
 ALL = {"balanced": True, "mixup": 0.5, **SPECAUGMENT}
 FEW = {"labels": 0.1, "batch_size": 8}  # smaller batches, else there would be three steps in an epoch
-# arm -> what differs from the default config; `base`, `teacher` and `label_teacher` name another arm
+# keys of an arm that name another one; `first_member` is the run that an ensemble's first member would repeat
+NEEDS = ("base", "teacher", "label_teacher", "first_member")
+# arm -> what differs from the default config
 ARMS: dict[str, dict[str, Any]] = {
     "efficientnet-b0": PSLA,
     "ast-tiny": {},
@@ -52,7 +55,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "b0 + all of these": PSLA | ALL | {"label_teacher": "efficientnet-b0", "average": -4},
     "b0 + all, ensemble of 3": PSLA
     | ALL
-    | {"label_teacher": "efficientnet-b0", "average": -4, "ensemble": 3},
+    | {"label_teacher": "efficientnet-b0", "average": -4, "ensemble": 3, "first_member": "b0 + all of these"},
     "ssast": {"job": "pretrain"},
     "ssast, fine-tuned": PRETRAINED | {"job": "adapt", "method": "full"},
     "ast-tiny, 10 % of the labels": FEW,
@@ -67,24 +70,28 @@ ARMS: dict[str, dict[str, Any]] = {
     "ssast, Pfeiffer adapters": PRETRAINED | {"job": "adapt", "method": "serial"},
     "ssast, parallel adapters": PRETRAINED | {"job": "adapt", "method": "parallel"},
 }
-# claim of the literature -> arm that should be better, than which
-CLAIMS = (
-    ("each part of the PSLA recipe helps: attention pooling", "efficientnet-b0", "b0 mean pooling"),
+LEAST_SEEDS = 3  # below, no claim: one lucky start is no method
+FEW_GAIN = ("ssast, fine-tuned, 10 % of the labels", "ast-tiny, 10 % of the labels")
+# claim of the literature -> arms that should be better together, than which
+CLAIMS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("each part of the PSLA recipe helps: attention pooling", ("efficientnet-b0",), ("b0 mean pooling",)),
     *(
-        (f"each part of the PSLA recipe helps: {name.removeprefix('b0 + ')}", name, "efficientnet-b0")
+        (f"each part of the PSLA recipe helps: {name.removeprefix('b0 + ')}", (name,), ("efficientnet-b0",))
         for name in ARMS
-        if name.startswith("b0 + ") and "ensemble" not in name
+        if name.startswith("b0 + ") and "all" not in name
     ),
-    ("ensembling helps", "b0 + all, ensemble of 3", "b0 + all of these"),
-    ("self-supervision helps", "ssast, fine-tuned", "ast-tiny"),
-    ("... most with few labels", "ssast, fine-tuned, 10 % of the labels", "ast-tiny, 10 % of the labels"),
-    ("distillation helps an AST taught by a CNN", "ast-tiny taught by b0", "ast-tiny"),
-    ("distillation helps a CNN taught by an AST", "b0 taught by ast-tiny", "efficientnet-b0"),
+    ("the PSLA recipe helps as a whole", ("b0 + all of these",), ("efficientnet-b0",)),
+    ("ensembling helps", ("b0 + all, ensemble of 3",), ("b0 + all of these",)),
+    ("self-supervision helps", ("ssast, fine-tuned",), ("ast-tiny",)),
+    ("... with few labels", FEW_GAIN[:1], FEW_GAIN[1:]),
+    ("... more than with all of them", (FEW_GAIN[0], "ast-tiny"), (FEW_GAIN[1], "ssast, fine-tuned")),
+    ("distillation helps an AST taught by a CNN", ("ast-tiny taught by b0",), ("ast-tiny",)),
+    ("distillation helps a CNN taught by an AST", ("b0 taught by ast-tiny",), ("efficientnet-b0",)),
     *(
-        (f"adapters beat {name.removeprefix('ssast, ')}", "ssast, Houlsby adapters", name)
+        (f"adapters beat {name.removeprefix('ssast, ')}", ("ssast, Houlsby adapters",), (name,))
         for name in ("ssast, linear probe", "ssast, BitFit", "ssast, prompts", "ssast, LoRA")
     ),
-    ("adapters reach full fine-tuning", "ssast, Houlsby adapters", "ssast, fine-tuned"),
+    ("adapters beat full fine-tuning", ("ssast, Houlsby adapters",), ("ssast, fine-tuned",)),
 )
 
 
@@ -125,8 +132,18 @@ class Options:
     one: str = ""
 
     def settings(self) -> dict[str, Any]:
-        """What decides the figures of a record."""
+        """What decides the figures of the table."""
         return {name: getattr(self, name) for name in ("epochs", "pretrain_epochs", "frames", "stride")}
+
+    def settings_of(self, arm: str) -> dict[str, Any]:
+        """What decides the figures of an arm: no stride where no AST is in it, no pretraining where it has none."""
+        names = {"frames"}
+        for one in _ordered((arm,)):
+            if ARMS[one].get("job") == "pretrain":
+                names.add("pretrain_epochs")
+            else:
+                names |= {"epochs"} if ARMS[one].get("backbone") == "psla" else {"epochs", "stride"}
+        return {name: value for name, value in self.settings().items() if name in names}
 
 
 def main(options: Options) -> None:
@@ -164,8 +181,8 @@ def _ordered(arms: tuple[str, ...]) -> list[str]:
     """The arms behind those that they need."""
     found: dict[str, None] = {}
     for arm in arms:
-        needed = [value for key, value in ARMS[arm].items() if key in ("base", "teacher", "label_teacher")]
-        found.update(dict.fromkeys([*needed, arm]))
+        needed = tuple(value for key, value in ARMS[arm].items() if key in NEEDS)
+        found.update(dict.fromkeys([*_ordered(needed), arm]))
     return list(found)
 
 
@@ -246,9 +263,11 @@ def _train(options: Options, job: str, changes: dict[str, Any], seed: int, out: 
     from detector.classify.config import AdaptConfig, ClassifyConfig, DistillConfig
     from detector.classify.train import train_classifier
 
-    for key in ("base", "teacher", "label_teacher"):
+    for key in NEEDS:
         if key in changes:
             changes[key] = folder_of(options, changes[key], seed)
+    if (member := changes.pop("first_member", None)) is not None:
+        _copied(member, out / "member-1")
     if changes.get("average", 0) < 0:
         changes["average"] = max(2, options.epochs // -changes["average"])
     kind = {"train": ClassifyConfig, "distill": DistillConfig, "adapt": AdaptConfig}[job]
@@ -272,6 +291,17 @@ def _train(options: Options, job: str, changes: dict[str, Any], seed: int, out: 
     facts["dev_curve"] = [row["dev_accuracy"] for row in run["curves"]]
     facts["classes_predicted"] = len({row["predicted"] for row in rows})
     return facts | milliseconds(out, options.device)
+
+
+def _copied(run: Path, place: Path) -> None:
+    """A finished run's checkpoint as an ensemble's member, whole or not at all."""
+    if not place.exists():
+        half = place.with_name(f".{place.name}.half")
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(parents=True)
+        for name in ("config.json", "model.safetensors", "run.json", "log.jsonl"):
+            shutil.copyfile(run / name, half / name)
+        half.rename(place)
 
 
 def milliseconds(folder: Path, device: str, repeats: int = 7) -> dict[str, float]:
@@ -300,8 +330,9 @@ def _record(options: Options, arm: str, seed: int) -> dict[str, Any] | None:
     if not path.exists():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
-    if record["settings"] != options.settings():
-        raise ValueError(f"{path}: made with {record['settings']}; give these again, or another --work")
+    wanted = options.settings_of(arm)
+    if (made := {name: record["settings"].get(name) for name in wanted}) != wanted:
+        raise ValueError(f"{path}: made with {made}; give these again, or another --work")
     return record
 
 
@@ -313,7 +344,9 @@ def write_table(options: Options) -> None:
         return
     rows = [_row(arm, records) for arm, records in trained.items()]
     claims = [
-        _claim(words, trained[a], trained[b]) for words, a, b in CLAIMS if a in trained and b in trained
+        _claim(words, [trained[arm] for arm in better], [trained[arm] for arm in worse])
+        for words, better, worse in CLAIMS
+        if {*better, *worse} <= set(trained)
     ]
     options.out.mkdir(parents=True, exist_ok=True)
     whole = {"settings": options.settings(), "rows": rows, "claims": [c for c in claims if c]}
@@ -355,30 +388,37 @@ def undertrained(records: list[dict[str, Any]]) -> bool:
 
 
 def _right(records: list[dict[str, Any]]) -> tuple[np.ndarray, list[str]]:
-    """The share of seeds that got each eval clip right (n,), and the clips' speakers."""
+    """Which eval clips each seed got right (S, n), and the clips' speakers."""
     files = sorted(records[0]["right"])
-    right = np.mean([[record["right"][file][1] for file in files] for record in records], axis=0)
+    right = np.array([[record["right"][file][1] for file in files] for record in records], dtype=float)
     return right, [records[0]["right"][file][0] for file in files]
 
 
-def _claim(words: str, better: list[dict], worse: list[dict]) -> dict[str, Any] | None:
-    """The difference between two arms over the seeds that both have, with a bootstrap over speakers."""
-    seeds = {r["seed"] for r in better} & {r["seed"] for r in worse}
+def _claim(words: str, better: list[list[dict]], worse: list[list[dict]]) -> dict[str, Any] | None:
+    """The sum of some arms less that of others, seed by seed, over the seeds that all of them have.
+
+    The interval is a bootstrap over seeds and eval speakers: it holds what another start and other voices change.
+    """
+    arms = [*better, *worse]
+    seeds = sorted(set.intersection(*({record["seed"] for record in records} for records in arms)))
     if not seeds:
         return None
-    (one, speakers), (other, _) = (
-        _right([r for r in records if r["seed"] in seeds]) for records in (better, worse)
-    )
-    low, high = speaker_interval(one - other, speakers)
+    by_seed = [{record["seed"]: record for record in records} for records in arms]
+    parts = [_right([records[seed] for seed in seeds]) for records in by_seed]
+    signs = [1] * len(better) + [-1] * len(worse)
+    difference = np.sum([sign * right for sign, (right, _) in zip(signs, parts, strict=True)], axis=0)
+    low, high = speaker_interval(difference, parts[0][1])
     verdict = "confirmed" if low > 0 else "refuted" if high < 0 else "undecided"
-    if undertrained(better) or undertrained(worse):
+    if any(undertrained(records) for records in arms):
         verdict = "none: undertrained"
+    elif len(seeds) < LEAST_SEEDS:
+        verdict = f"none: fewer than {LEAST_SEEDS} seeds"
     return {
         "claim": words,
-        "better": better[0]["arm"],
-        "worse": worse[0]["arm"],
-        "seeds": sorted(seeds),
-        "difference": float(np.mean(one - other)),
+        "better": " and ".join(records[0]["arm"] for records in better),
+        "worse": " and ".join(records[0]["arm"] for records in worse),
+        "seeds": seeds,
+        "difference": float(difference.mean()),
         "low": low,
         "high": high,
         "verdict": verdict,
@@ -394,7 +434,7 @@ def markdown(whole: dict[str, Any], record: dict[str, Any]) -> str:
         "",
         f"{clips['train']:,} clips to train, {clips['dev']:,} dev, {clips['eval']:,} eval, no speaker in two of "
         f"them; {settings['epochs']} epochs, {settings['frames']} frames of 10 ms, AST patches at stride "
-        f"{settings['stride']}. Intervals: bootstrap over eval speakers of the mean over seeds. Milliseconds for "
+        f"{settings['stride']}. Intervals: bootstrap over eval speakers and seeds of the mean. Milliseconds for "
         f"one clip of a second on {record['threads']} thread, MiB: peak of the whole training process. "
         f"* is undertrained and supports no claim: less than {Options.epochs} epochs, or {Options.pretrain_epochs} "
         "of its pretraining, or dev still rose by a point in the last fifth of them.",
