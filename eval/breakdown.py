@@ -102,18 +102,23 @@ def _cell(name: str, table: ScoreTable, n: int, level: float, seed: int) -> Cell
 
 
 def speaker_groups(table: ScoreTable) -> tuple[np.ndarray, np.ndarray] | None:
-    """Bootstrap groups of the genuine and of the replay trials by speaker; None where trials are drawn instead,
-    because the speakers are unknown or fewer than `MIN_SPEAKERS` in a class.
+    """`voice_groups` of a score table's speakers; None where it does not know them."""
+    if "speaker" not in table.conditions:
+        return None
+    return voice_groups(table.conditions["speaker"], table.genuine, table.replay)
+
+
+def voice_groups(
+    voice: np.ndarray, genuine: np.ndarray, replay: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Bootstrap groups of the genuine and of the replay trials by voice, of words (n,) and masks (n,); None where
+    trials are drawn instead, because the voices are unknown or fewer than `MIN_SPEAKERS` in a class.
 
     A trial of a synthetic voice or an unknown speaker is a group of its own.
     """
-    if "speaker" not in table.conditions:
+    somebody = ~np.isin(voice, NOBODY)
+    if min(np.unique(voice[label & somebody]).size for label in (genuine, replay)) < MIN_SPEAKERS:
         return None
-    speaker = table.conditions["speaker"]
-    somebody = ~np.isin(speaker, NOBODY)
-    for label in (table.genuine, table.replay):
-        if np.unique(speaker[label & somebody]).size < MIN_SPEAKERS:
-            return None
-    _, number = np.unique(speaker, return_inverse=True)
-    groups = np.where(somebody, number, len(table) + np.arange(len(table)))
-    return groups[table.genuine], groups[table.replay]
+    _, number = np.unique(voice, return_inverse=True)
+    groups = np.where(somebody, number, len(voice) + np.arange(len(voice)))
+    return groups[genuine], groups[replay]

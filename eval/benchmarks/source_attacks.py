@@ -8,23 +8,29 @@ pass. Writes attacks.json and table.md; the sound stays in --work and is rendere
 from __future__ import annotations
 
 import csv
+import functools
 import json
+import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
+from scipy.stats import binomtest
 
 from detector.frontends.cepstral import linear_bands
-from detector.score import Detector, load
-from detector.source.model import SourceModel, load_source
+from detector.score import Detector
+from detector.source.backbone import backbone
+from detector.source.model import SourceJudgement, SourceModel, load_source
 from eval import words
-from remasc import Corpus, Label
+from remasc import Corpus, Label, Recording
 from remasc.atomic import write_text
 from remasc.audio import read_audio, write_wav
+from remasc.parallel import ordered, tracked
 from remasc.simulate.casts import split_speakers
 from remasc.simulate.generate import generate
 from remasc.simulate.recipes import Recipe, load_recipe
@@ -36,6 +42,7 @@ PLAIN = {
     "target_room_share": 0.0,
     "bystander_share": 0.0,
 }
+CHUNK = 8  # recordings that a process judges at once
 RECORDED, CLEAN = {"1": 0.5, "2": 0.5, "3": 0.0}, {"1": 0.0, "2": 0.0, "3": 1.0}
 
 
@@ -92,13 +99,13 @@ def main(
     """
     if unknown := set(only) - set(ATTACKS):
         raise ValueError(f"no attack {sorted(unknown)[0]!r}; expected some of: {'; '.join(ATTACKS)}")
-    judge, joined = load_source(model), None if detector == "none" else load(detector)
+    _judges(model, detector)  # what is wrong with them is said before anything is rendered
     with tempfile.TemporaryDirectory() as temporary:
         place = work or Path(temporary)
         rows = {}
         for name in only or ATTACKS:
             attack = ATTACKS[name]
-            folder = place / name.replace(" ", "-").replace(",", "").strip("()")
+            folder = place / short(name)
             words_from = _speech(attack.speech, speech, place, partition)
             generate(
                 recipe_of(name, attack, partition, pairs),
@@ -108,7 +115,7 @@ def main(
                 arrays=(array,),
                 workers=workers,
             )
-            rows[name] = judged(folder, attack, judge, joined)
+            rows[name] = judged(folder, attack, model, detector, workers)
     figures = {"simulated": True, "array": array, "partition": partition, "pairs": pairs, "attacks": rows}
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "attacks.json", json.dumps(figures, indent=1) + "\n")
@@ -119,8 +126,12 @@ def main(
 def recipe_of(name: str, attack: Attack, partition: str, pairs: int) -> Recipe:
     """The bundled corpus's recipe with one partition, so many pairs, and what the attack changes."""
     counts = {key: pairs if key == partition else 0 for key in ("train", "dev", "eval")}
-    short = "source-" + "".join(c if c.isalnum() else "-" for c in name)
-    return replace(load_recipe("bundle"), name=short, pairs=counts, **attack.recipe)
+    return replace(load_recipe("bundle"), name=f"source-{short(name)}", pairs=counts, **attack.recipe)
+
+
+def short(name: str) -> str:
+    """An attack's name as a folder's: "a person (for comparison)" -> "a-person-for-comparison"."""
+    return "-".join(re.findall("[a-z]+", name))
 
 
 def _speech(kind: str, speech: Path, place: Path, partition: str) -> Path | None:
@@ -178,24 +189,51 @@ def hidden(
     )
 
 
-def judged(folder: Path, attack: Attack, model: SourceModel, detector: Detector | None) -> dict[str, Any]:
+@functools.lru_cache(maxsize=1)
+def _judges(model: str, detector: str) -> tuple[SourceModel, Detector | None]:
+    loaded = load_source(model)
+    known = loaded.run["fusion"]["detector"] if loaded.fusion else None
+    return loaded, None if detector == "none" else backbone(detector, known)
+
+
+def _judge(model: str, detector: str, recordings: Sequence[Recording]) -> list[SourceJudgement]:
+    from threadpoolctl import threadpool_limits
+
+    loaded, joined = _judges(model, detector)
+    with threadpool_limits(1):
+        return [loaded.judge_file(r.path, r.array, detector=joined, most=1) for r in recordings]
+
+
+def judged(
+    folder: Path, attack: Attack, model: str, detector: str = "none", workers: int | None = None
+) -> dict[str, Any]:
     """How many of an attack's trials pass as a person, by the cues and, with a detector, by both together."""
-    trials = Corpus.from_meta(folder).filter(label=attack.label)
-    found = [model.judge_file(r.path, r.array, detector=detector, most=1) for r in trials]
+    trials = list(Corpus.from_meta(folder).filter(label=attack.label))
+    jobs = [(model, detector, trials[i : i + CHUNK]) for i in range(0, len(trials), CHUNK)]
+    done = ((len(ones), ones) for ones in ordered(_judge, jobs, workers))
+    found = [one for ones in tracked(done, "judging", len(trials), 0, True) for one in ones]
+    run = _judges(model, detector)[0].run
     decided = [one for one in found if one.llr is not None and not one.reason]
-    limit = model.run["threshold"]["llr"]
     out: dict[str, Any] = {
         "must_pass": attack.label is Label.GENUINE,
         "trials": len(found),
         "undecided": len(found) - len(decided),
-        "passed_at_threshold": sum(one.llr >= limit for one in decided) / len(found),
-        "passed_at_zero": sum(one.llr >= 0 for one in decided) / len(found),
+        **_passed([one.llr for one in decided], run["threshold"]["llr"], len(found)),
         "llr_median": float(np.median([one.llr for one in decided])) if decided else None,
     }
     if fused := [one.fused_llr for one in decided if one.fused_llr is not None]:
-        limit = model.run["fusion"]["threshold"]
-        out["fused_passed_at_threshold"] = sum(llr >= limit for llr in fused) / len(found)
-        out["fused_passed_at_zero"] = sum(llr >= 0 for llr in fused) / len(found)
+        told = _passed(fused, run["fusion"]["threshold"], len(found))
+        out |= {f"fused_{name}": share for name, share in told.items()}
+    return out
+
+
+def _passed(llrs: Sequence[float], threshold: float, trials: int) -> dict[str, float | list[float]]:
+    """Shares of all trials that reach the threshold and zero, each with its 95 % interval (Wilson 1927)."""
+    out: dict[str, float | list[float]] = {}
+    for name, limit in (("threshold", threshold), ("zero", 0.0)):
+        interval = binomtest(sum(llr >= limit for llr in llrs), trials).proportion_ci(method="wilson")
+        out[f"passed_at_{name}"] = sum(llr >= limit for llr in llrs) / trials
+        out[f"passed_at_{name}_95"] = [float(interval.low), float(interval.high)]
     return out
 
 
@@ -208,14 +246,18 @@ def markdown(figures: dict[str, Any]) -> str:
         median = "" if row["llr_median"] is None else f"{row['llr_median']:+.2f}"
         lines.append(
             f"| {name} | {'pass' if row['must_pass'] else 'be refused'} | {row['trials']} | {row['undecided']} | "
-            f"{words.rate(row['passed_at_zero'])} | {words.rate(row['passed_at_threshold'])} | {median} |"
+            f"{_share(row, 'passed_at_zero')} | {_share(row, 'passed_at_threshold')} | {median} |"
         )
         if "fused_passed_at_zero" in row:
             lines.append(
-                f"| ... with the replay detector | | | | {words.rate(row['fused_passed_at_zero'])} | "
-                f"{words.rate(row['fused_passed_at_threshold'])} | |"
+                f"| ... with the replay detector | | | | {_share(row, 'fused_passed_at_zero')} | "
+                f"{_share(row, 'fused_passed_at_threshold')} | |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _share(row: dict[str, Any], name: str) -> str:
+    return f"{words.rate(row[name])} {words.interval(*row[f'{name}_95'])}"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from detector.source.cues import CUES, JUDGED
 from detector.source.evidence import MONO, NARROW, NARROW_MONO, hidden
 from detector.source.model import HUMAN, SourceModel
 from detector.source.training import Partition
-from eval.breakdown import BREAKDOWNS, breakdown
+from eval.breakdown import BREAKDOWNS, breakdown, speaker_groups
 from eval.metrics import bootstrap_interval, cllr, eer, percentile_interval, resampled_counts
 from eval.scores import ScoreTable
 
@@ -28,7 +28,8 @@ def judged(
     part: Partition, models: Mapping[str, list[SourceModel]], llrs: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """Everything that is told of one partition; `llrs` (n,) of every system."""
-    genuine, groups = part.cues.genuine, _speakers(part)
+    genuine = part.cues.genuine
+    groups = speaker_groups(ratio_table(part, np.zeros(len(genuine))))
     return {
         "systems": {name: rates(llr, genuine, groups) for name, llr in llrs.items()},
         "seeds": {
@@ -82,14 +83,6 @@ def _eer(scores: np.ndarray, genuine: np.ndarray) -> float:
     return eer(scores[genuine], scores[~genuine])[0]
 
 
-def _speakers(part: Partition) -> tuple[np.ndarray, np.ndarray] | None:
-    """Speakers of the genuine and of the replay trials (speaker 0, synthetic speech, is many: by trial); None
-    where there are too few to draw from."""
-    genuine = part.cues.genuine
-    names = np.array([str(r.speaker) if r.speaker else r.trial_id for r in part.cues.recordings])
-    return (names[genuine], names[~genuine]) if len(set(names[genuine])) >= 10 else None
-
-
 def rates(llr: np.ndarray, genuine: np.ndarray, groups: tuple | None) -> dict[str, float]:
     """EER and Cllr with 95 % intervals, drawn by speaker where there are enough."""
     one, other = llr[genuine], llr[~genuine]
@@ -114,14 +107,18 @@ def paired(before: np.ndarray, after: np.ndarray, genuine: np.ndarray, groups: t
 
 
 def kinds(part: Partition, model: SourceModel, llr: np.ndarray) -> dict[str, Any]:
-    """Accuracy of the likeliest kind at equal priors of person and device, and the confusion matrix (counts)."""
-    shares = model.kinds(part.inputs(CHOSEN), 1 / (1 + np.exp(-llr)))
+    """Accuracy at equal priors of person and device, and the confusion matrix (counts). First it is said whether it
+    is a person (llr >= 0), then which kind of device it is: the likeliest of all kinds would nearly always be a
+    person, because the devices share their probability among them."""
+    shares = model.kinds(part.inputs(CHOSEN), np.zeros(len(llr)))
     names = list(shares)
-    said = np.array(names)[np.stack(list(shares.values())).argmax(axis=0)]
+    devices = [name for name in names if name != HUMAN]
+    likeliest = np.array(devices)[np.stack([shares[name] for name in devices]).argmax(axis=0)]
+    said = np.where(llr >= 0, HUMAN, likeliest)
     synthetic = part.cues.synthetic & ~part.cues.genuine
     true = np.where(synthetic, np.char.add("tts-", part.cues.family), part.cues.family)
     device = ~part.cues.genuine & (said != HUMAN)
-    families = [np.char.replace(words_[device], "tts-", "") for words_ in (said, true)]
+    families = [np.array([word.removeprefix("tts-") for word in ones[device]]) for ones in (said, true)]
     truths = names + sorted(set(true) - set(names))  # kinds too rare in training are never said
     matrix = [[int(((true == t) & (said == s)).sum()) for s in names] for t in truths]
     recalls = [row[i] / sum(row) if i < len(names) else 0.0 for i, row in enumerate(matrix) if sum(row)]

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from eval.breakdown import MIN_SPEAKERS
+from eval.breakdown import voice_groups
 from eval.metrics import eer, percentile_interval, resampled_counts
 from eval.probes import NOTHING
 from remasc import ARRAYS, Corpus, Recording, read_audio
@@ -90,9 +90,7 @@ def compare(root: Path, corpus: Corpus, array: str, options: Space) -> dict[str,
     truth = labels["eval"] == 1
     scenes = by_file(read_scenes(root))
     told = [scene_of(r.file_id, scenes) for r in parts["eval"]]
-    voices = np.array([scene["voice"] for scene in told])
-    by_voice = min(len(set(voices[kept])) for kept in (truth, ~truth)) >= MIN_SPEAKERS
-    groups = (voices[truth], voices[~truth]) if by_voice else None
+    groups = voice_groups(np.array([scene["voice"] for scene in told]), truth, ~truth)
     errors: dict[str, list[float]] = {view: [] for view in VIEWS}
     for own, other in resampled_counts(int(truth.sum()), int((~truth).sum()), n=DRAWS, groups=groups):
         for view, found in scores.items():
@@ -118,7 +116,7 @@ def compare(root: Path, corpus: Corpus, array: str, options: Space) -> dict[str,
         "trials": {name: [int((labels[name] == k).sum()) for k in (1, 0)] for name in PARTITIONS},
         "views": figures,
         "gains": gains,
-        "drawn": "voices" if by_voice else "trials",
+        "drawn": "trials" if groups is None else "voices",
         "knobs": _knobs(told, truth, scores),
     }
 
