@@ -46,7 +46,7 @@ def main(seconds: float = 3.0, array: str = "D4", repeats: int = 7, out: Path | 
         pyin = timed({"pYIN": lambda: pitch_track(fresh(command, mics))}, repeats)
         modules = timed(_modules(command, mics), repeats)
         single = timed(_one_by_one(clip), repeats)
-    rest = {key: whole["all"][key] - pyin["pYIN"][key] for key in ("cpu_ms", "wall_ms")}
+    rest = {key: round(whole["all"][key] - pyin["pYIN"][key], 2) for key in ("cpu_ms", "wall_ms")}
     report = {
         "command": {
             "seconds": seconds,
