@@ -1,6 +1,7 @@
 """A campaign on a toy victim gives known values, goes on where it stopped, and refuses another's folder."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -61,9 +62,11 @@ def test_known_values_on_a_toy_victim(tmp_path):
     record = {
         "victim": "sentry", "corpus": "toys", "simulated": None, "what": "toys", "air": "none", "defence": "none",
         "training": 3, "learning_queries": {"static": 1234}, "over": "clips", "lines": list(lines.values()),
+        "plan": asdict(plan()),
     }  # fmt: skip
     assert "100.0 %" in markdown(record)
     assert "static 1,234" in markdown(record)
+    assert "judges 132 sets of moments for a clip (published: 3,800)." in markdown(record)
     assert len(cells(lines["expert"])) == 7
 
 

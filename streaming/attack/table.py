@@ -12,6 +12,7 @@ import numpy as np
 
 from streaming.attack import measures
 from streaming.attack.campaign import Case, Genuine, Row
+from streaming.attack.expert import Evolution
 
 HEAD = ("attack", "success", "mean drop", "p_fa", "EER", "of the expert's", "queries")
 
@@ -134,6 +135,7 @@ def facts(record: Mapping[str, Any]) -> list[str]:
         f"{first['clips']} clips of {record['corpus']} ({kind}), {record['what']}; the victim had "
         f"{first['right_before']} of them right before any attack.",
         f"Attackers learnt on {record['training']} other clips, of the training partition{_asked(record)}.",
+        *_effort(record),
         f"Perturbations go through the air: {record['air']}. Defence: {record['defence']}.",
         "Success: of the clips that the victim had right, the share that it has no longer. In parentheses 95 % "
         f"intervals over the {record['over']}. Queries: of the victim, for each attacked clip.",
@@ -146,6 +148,21 @@ def facts(record: Mapping[str, Any]) -> list[str]:
         limit = f"Replays are accepted at scores of {record['threshold']:.4f} and above"
         said.insert(1, f"{limit} ({record['origin']}).")
     return said
+
+
+def _effort(record: Mapping[str, Any]) -> list[str]:
+    """How hard the expert searched, and what the published policy learnt from it, beside what was published."""
+    attacks, plan = {line["attack"] for line in record["lines"]}, record["plan"]
+    said = []
+    if attacks & {"expert", "static", "imitation"}:
+        genomes = Evolution(plan["generations"], plan["individuals"]).evaluations(plan["budget"]["pulses"])
+        said.append(f"The expert judges {genomes:,} sets of moments for a clip (published: 3,800)")
+    if "imitation" in attacks:
+        said.append(
+            f"imitation learnt from {record['training']:,} of its clips in {plan['imitation_epochs']} epochs "
+            "(published: 10,000 and more, in 150)"
+        )
+    return [f"{'; '.join(said)}."] if said else []
 
 
 def _asked(record: Mapping[str, Any]) -> str:
