@@ -437,7 +437,8 @@ def markdown(whole: dict[str, Any], record: dict[str, Any]) -> str:
         f"{settings['stride']}. Intervals: bootstrap over eval speakers and seeds of the mean. Milliseconds for "
         f"one clip of a second on {record['threads']} thread, MiB: peak of the whole training process. "
         f"* is undertrained and supports no claim: less than {Options.epochs} epochs, or {Options.pretrain_epochs} "
-        "of its pretraining, or dev still rose by a point in the last fifth of them.",
+        "of its pretraining, or dev still rose by a point in the last fifth of them; nor is there a claim from "
+        f"fewer than {LEAST_SEEDS} seeds.",
         "",
         head,
         "|---|---:|---:|---|" + "---:|" * 6,
