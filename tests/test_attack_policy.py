@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from streaming.attack.environment import Clip, Environment, Limits
-from streaming.attack.learning import attend, effects, expected, held_out, imitate, lowered, worth
+from streaming.attack.learning import attend, effects, expected, held_out, imitate, paced, walked, worth
 from streaming.attack.policy import ChoosyListener, ImitatingListener, Imitator, Listening
 from streaming.attack.pulses import Budget
 from streaming.attack.victims import ClassifierVictim
@@ -171,11 +171,35 @@ def test_the_bar_falls_with_time_and_with_pulses_left():
     assert (worth(gains, [80, 20] * 25, pulses=3, gap=1)[1, :19] < bar[1, :19]).all()  # it may end sooner
 
 
-def test_a_bar_that_no_clip_reaches_is_lowered():
-    """Steps that come in runs of one kind: waiting for better ones than there are would waste pulses."""
-    rng = np.random.default_rng(1)
-    maps = [-np.repeat(rng.random(4), 20).astype(np.float32) for _ in range(30)]
-    seen = [one[1:] for one in maps]  # what lands a step later is foreseen exactly
-    bar = worth(seen, [79] * 30, pulses=3, gap=1)
-    assert (lowered(bar, seen, maps, 0, 1) <= bar).all()
-    assert (lowered(bar, seen, maps, 0, 1) < bar).any()
+def test_a_listener_that_foresees_nothing_does_not_spend_everything_at_once():
+    """This victim minds how many tenths of its clip are disturbed: one more pulse in the same changes nothing."""
+
+    class Tenths(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tenths = x[:, : x.shape[-1] // 10 * 10].unflatten(-1, (10, -1)).abs().amax(-1) > 0.3
+            hurt = tenths.sum(-1).float()
+            return torch.stack([5 - hurt, hurt], dim=-1)
+
+    environment = Environment(ClassifierVictim(Tenths()), Budget(below_db=-12, pulses=4), shape="constant")
+    quiet = [Clip(f"c{k}", 0.01 * clip(k).waveform, 0, 0.1) for k in range(3)]
+    nothing = [np.full(100, -1.0, np.float32) for _ in quiet]  # every step is as good
+    bar = worth(nothing, [100] * 3, pulses=4, gap=1)
+    share, pause = paced(environment, quiet, nothing, bar, delay=3, gap=1)
+    assert pause >= 10
+    lands = walked(np.float32(share) * bar, nothing[0], 3, pause)
+    assert len({step // 10 for step in lands}) == 4
+    assert len({step // 10 for step in walked(bar, nothing[0], 3, 1)}) == 1
+
+
+@pytest.mark.parametrize("pause", [0, 1, 7])
+def test_a_planned_walk_is_what_is_played(pause):
+    environment = Environment(ClassifierVictim(Loudest()), Budget(), delay=0.02)
+    listener = listeners()["listening"]
+    listener.pause = pause
+    one = clip(4)
+    lands = walked(listener.bar, expected(listener.network, [one])[0], 2, max(1, pause))
+    played = environment.stream(one, listener).starts
+    within = [
+        step * environment.step for step in lands if step * environment.step < one.waveform.shape[1] + 320
+    ]
+    assert played.tolist() == within

@@ -23,15 +23,19 @@ from remasc.shards import sealed, unsealed
 from streaming.attack.baselines import ATTACKS, REAL_TIME, Arsenal
 from streaming.attack.environment import Attempt, Clip, Environment, check_delay
 from streaming.attack.expert import Evolution, expert, static
-from streaming.attack.learning import attend, effects, expected, held_out, imitate, lowered, worth
+from streaming.attack.learning import attend, effects, expected, held_out, imitate, paced, worth
 from streaming.attack.policy import ChoosyListener, ImitatingListener, Imitator, Listening
 from streaming.attack.pulses import Budget
 from streaming.attack.victims import Victim, probability
 
 LEDGER = "attempts.jsonl"
 EPOCHS = 60  # of `attend`
-VERSION = 2  # of the ledger's lines
-LEARNING = {"static": "static", "imitation": "teacher", "listening": "effects"}  # names of its lines begin so
+VERSION = 3  # of the ledger's lines
+LEARNING = {
+    "static": ("static",),
+    "imitation": ("teacher",),
+    "listening": ("effects", "pace"),
+}  # lines begin so
 
 
 @dataclass(frozen=True)
@@ -209,8 +213,8 @@ class Campaign:
         """How often the victim was asked for what attackers learnt beforehand, by attack."""
         attacks = {case.attack for case in self.plan.cases()}
         return {
-            attack: sum(line["queries"] for name, line in self.ledger.items() if name.split("/")[0] == kind)
-            for attack, kind in LEARNING.items()
+            attack: sum(line["queries"] for name, line in self.ledger.items() if name.split("/")[0] in kinds)
+            for attack, kinds in LEARNING.items()
             if attack in attacks
         }
 
@@ -317,8 +321,13 @@ class Campaign:
         unseen = held_out(len(training), self.plan.seed)[1]
         foreseen = expected(network, [training[number] for number in unseen])
         bar = worth(foreseen, [base.steps(clip) for clip in training], limits.pulses, limits.gap)
-        bar = lowered(bar, foreseen, [maps[number] for number in unseen], limits.delay, limits.gap)
-        self._listeners[kind] = ChoosyListener(network, bar)
+        heard = [training[number] for number in unseen]
+        share, pause = self.once(
+            f"pace/{name}",
+            lambda: paced(base, heard, foreseen, bar, limits.delay, limits.gap),
+            False,
+        )
+        self._listeners[kind] = ChoosyListener(network, np.float32(share) * bar, pause)
         return self._listeners[kind]
 
 

@@ -156,28 +156,44 @@ def worth(
     return bar.astype(np.float32)
 
 
-def lowered(
-    bar: np.ndarray, expectations: Sequence[np.ndarray], maps: Sequence[np.ndarray], delay: int, gap: int
-) -> np.ndarray:
-    """The bar times what served best on clips with known `effects`: neighbouring steps are alike, so a command
-    offers fewer chances than it has steps, and a bar for as many independent ones is too high."""
-    shares = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
-    pairs = list(zip(expectations, maps, strict=True))
-    gains = [np.mean([_walked(share * bar, *pair, delay, gap) for pair in pairs]) for share in shares]
-    return bar * np.float32(shares[int(np.argmax(gains))])
+def paced(
+    environment: Environment,
+    clips: Sequence[Clip],
+    expectations: Sequence[np.ndarray],
+    bar: np.ndarray,
+    delay: int,
+    gap: int,
+) -> tuple[float, int]:
+    """How much lower the bar, and how long a pause in steps after each pulse, do the most harm on these clips.
+
+    By the victim's answers to all pulses of a walk together. The bar takes gains for independent and for sums,
+    which they are not: neighbouring steps are alike, so a bar for as many chances is too high; and where little is
+    foreseen any step is as good, so that without a pause all pulses are spent in one place at the beginning.
+    """
+    even = int(np.median([len(one) for one in expectations])) // max(1, len(bar) - 1)
+    pauses = sorted({max(gap, share * even // 4) for share in range(5)})
+    ways = [(share, pause) for share in (1.0, 0.8, 0.6, 0.4, 0.2, 0.0) for pause in pauses]
+    odds = np.zeros(len(ways))
+    for clip, foreseen in zip(clips, expectations, strict=True):
+        # what is not played stands behind the end
+        rows = np.full((len(ways), len(bar) - 1), environment.steps(clip) + 1)
+        for row, (share, pause) in zip(rows, ways, strict=True):
+            lands = walked(np.float32(share) * bar, foreseen, delay, pause)
+            row[: len(lands)] = lands
+        odds += environment.odds(clip, rows)
+    return ways[int(np.argmin(odds))]
 
 
-def _walked(bar: np.ndarray, expectation: np.ndarray, known: np.ndarray, delay: int, gap: int) -> float:
-    """What a walk along one clip gains in all, by the victim's answers (between asked steps the one before)."""
-    asked = np.flatnonzero(~np.isnan(known))
-    gain, left, busy = 0.0, len(bar) - 1, 0
+def walked(bar: np.ndarray, expectation: np.ndarray, delay: int, pause: int) -> list[int]:
+    """The steps at which the pulses of a walk along one clip land."""
+    lands: list[int] = []
+    busy, most = 0, len(bar) - 1
     for now, effect in enumerate(expectation):
+        left = most - len(lands)
         if left and now >= busy and -effect >= bar[left, min(now, bar.shape[1] - 1)]:
-            left, busy = left - 1, now + gap
-            lands = now + delay + 1
-            if lands < len(known):
-                gain -= float(known[asked[max(0, np.searchsorted(asked, lands, side="right") - 1)]])
-    return gain
+            lands.append(now + delay + 1)
+            busy = now + pause
+    return lands
 
 
 def _fit(

@@ -132,10 +132,11 @@ class ImitatingListener:
 
 
 class ChoosyListener:
-    """Plays where the effect that `Listening` expects beats what waiting is worth (see `learning.worth`)."""
+    """Plays where the effect that `Listening` expects beats what waiting is worth (see `learning.worth`), and then
+    pauses for at least so many steps."""
 
-    def __init__(self, network: Listening, bar: np.ndarray):
-        self.network, self.bar = network.eval(), bar  # bar (pulses + 1, N): least gain worth a pulse
+    def __init__(self, network: Listening, bar: np.ndarray, pause: int = 0):
+        self.network, self.bar, self.pause = network.eval(), bar, pause  # bar (pulses + 1, N): least gain
 
     def begin(self, limits: Limits) -> None:
         self.limits, self.state, self.now, self.busy = limits, None, 0, 0
@@ -149,5 +150,5 @@ class ChoosyListener:
         if self.left == 0 or self.now < self.busy or -float(effects[0, 0]) < self.bar[self.left, place]:
             return False
         self.left -= 1
-        self.busy = self.now + self.limits.gap
+        self.busy = self.now + max(self.limits.gap, self.pause)
         return True
