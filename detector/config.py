@@ -64,8 +64,9 @@ ANY_ARRAY = ("compact", "lfcc-gmm", "cqcc-gmm", "void", "sub-bass")  # one set o
 CHOOSING = ("nn-multichannel", "malrad")  # may be trained on some of an array's microphones
 ADAM = ("malrad",)  # by its paper; AdamW for all others
 ARRAY_NAMES = ("D1", "D2", "D3", "D4")
-# Where a run lies and how fast it goes; everything else decides its result.
-PLACE = ("corpus", "out", "cache", "workers", "device", "checkpoint_minutes", "resume", "test_run")
+# Where a run and its base lie and how fast it goes; everything else decides its result (of the base its weights,
+# whose hash `detector.rundir` compares).
+PLACE = ("corpus", "out", "base", "cache", "workers", "device", "checkpoint_minutes", "resume", "test_run")
 
 
 @dataclass(frozen=True)
