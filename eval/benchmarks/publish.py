@@ -179,6 +179,18 @@ def space() -> str:
     return "\n".join([*lines, "| gain over one channel, points | " + " | ".join(told) + " |"])
 
 
+def peers() -> str:
+    """README's table of detectors side by side, by array."""
+    found = _read(RESULTS / "peers" / "peers.json")["figures"]
+    arrays = list(dict.fromkeys(cell["column"] for cell in found))
+    lines = ["| EER, simulated | " + " | ".join(arrays) + " |", "|---|" + "---:|" * len(arrays)]
+    for row in dict.fromkeys(cell["row"] for cell in found):
+        cells = {cell["column"]: cell for cell in found if cell["row"] == row}
+        told = [f"{rate(cells[a]['eer'])} {_interval(cells[a])}" if a in cells else "" for a in arrays]
+        lines.append(f"| {row} | " + " | ".join(told) + " |")
+    return "\n".join(lines)
+
+
 def _figures(name: str) -> dict[str, Any]:
     return _read(RESULTS / name / "metrics.json")
 
@@ -226,6 +238,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "bundled": bundled,
     "edge": lambda: variant("edge"),
     "space": space,
+    "peers": peers,
     "card-default": lambda: card("default"),
     "card-edge": lambda: card("edge"),
 }
