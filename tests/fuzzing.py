@@ -257,7 +257,12 @@ def limits() -> Iterator[None]:
 
 
 def _too_slow(number: int, frame: Any) -> None:
-    raise TooSlow(f"no end after {CPU_SECONDS:g} s")
+    limit = f"{CPU_SECONDS:g} s of CPU" if number == signal.SIGPROF else f"waiting {WALL_SECONDS:g} s"
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    raise TooSlow(
+        f"no end after {limit} (the process so far: user {used.ru_utime:.1f} s, system {used.ru_stime:.1f} s) at "
+        f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    )
 
 
 def is_sentence(text: str) -> bool:
