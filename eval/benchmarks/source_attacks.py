@@ -261,7 +261,10 @@ def _share(row: dict[str, Any], name: str) -> str:
 
 
 if __name__ == "__main__":
+    # by its own name, so that other processes find what they are to call
+    from eval.benchmarks import source_attacks
+
     try:
-        tyro.cli(main)
+        tyro.cli(source_attacks.main)
     except (ValueError, OSError) as error:
         sys.exit(f"source_attacks: {error}")
