@@ -154,9 +154,7 @@ def _show(record: dict) -> None:
         console.print(fact)
     head, rows = shown(record["lines"])
     table = Table(*head)
-    for line, (_, *rest) in zip(
-        record["lines"], rows, strict=True
-    ):  # page and attack.md name budgets in full
+    for line, (_, *rest) in zip(record["lines"], rows, strict=True):  # pages name budgets in full
         delay = f", {line['delay_ms']:g} ms" if line["attack"] in REAL_TIME else ""
         table.add_row(f"{line['attack']}, {-line['below_db']:+.3g} dB{delay}", *rest)
     console.print(table)

@@ -78,7 +78,7 @@ def _claim(config: TrainConfig, parts: Mapping[str, Corpus], base: str | None) -
     with tempfile.TemporaryDirectory() as scratch:
         protocol_sha256 = write_protocol(Path(scratch) / PROTOCOL, parts)
     wanted = {"training": config.identity(), "protocol_sha256": protocol_sha256, "base": base}
-    out, recordings = config.out, _fingerprint([*parts["train"], *parts["dev"]])
+    out, recordings = config.out, fingerprint([*parts["train"], *parts["dev"]])
     if not config.resume:
         for name in (FINISHED, BEGUN, STATE, JUDGED, LOG):
             (out / name).unlink(missing_ok=True)
@@ -99,7 +99,7 @@ def _claim(config: TrainConfig, parts: Mapping[str, Corpus], base: str | None) -
     return Claim(protocol_sha256, finished)
 
 
-def _fingerprint(recordings: Iterable[Recording]) -> str:
+def fingerprint(recordings: Iterable[Recording]) -> str:
     """Changes with the size or the time of any of the sound files, wherever they lie."""
     digest = hashlib.sha256()
     for recording in recordings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.page import document
+from eval.page import document, sound_card
 from remasc.atomic import write_text
 from remasc.audio import write_wav
 from streaming.attack.campaign import Row
@@ -66,15 +65,12 @@ def _card(example: Example) -> str:
     row = example.row
     said = {0.0: ("replay", "wrong"), 1.0: ("genuine", "right")}  # the chips' colours: red and green
     colour, word = said.get(row.right, ("undecided", f"right in {100 * row.right:.0f} % of its answers"))
-    listed = {
-        "the victim was": f'<span class="chip {colour}">{word}</span>',
-        "sure of the truth": f"{100 * row.p_true:.1f} % (alone {100 * row.p_before:.1f} %)",
-        "pulses": str(len(row.starts)),
-    }
-    rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in listed.items())
-    sound = base64.b64encode(example.wav).decode()
-    audio = f'<audio controls preload="none" src="data:audio/wav;base64,{sound}"></audio>'
-    return f'<div class="card clip"><h3>{escape(example.title)}</h3>{audio}<dl>{rows}</dl></div>'
+    rows = [
+        ("the victim was", f'<span class="chip {colour}">{word}</span>'),
+        ("sure of the truth", f"{100 * row.p_true:.1f} % (alone {100 * row.p_before:.1f} %)"),
+        ("pulses", str(len(row.starts))),
+    ]
+    return sound_card(example.title, example.wav, rows)
 
 
 def _table(record: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -212,10 +213,15 @@ def clip_card(clip: Clip, threshold: float, prior: float) -> str:
     label = _chip(clip.label, clip.label) if clip.label else '<span class="soft">unknown</span>'
     rows = [("truth", label), ("decision", _chip(decision, decision + right) + reason)]
     rows += [(name, escape(value)) for name, value in facts]
+    return sound_card(clip.title, clip.wav, rows, clip.note)
+
+
+def sound_card(title: str, wav: bytes, rows: Iterable[tuple[str, str]], note: str = "") -> str:
+    """A sound to play, with what is told of it: names and values, both HTML."""
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
-    note = f'<p class="soft">{escape(clip.note)}</p>' if clip.note else ""
-    audio = f'<audio controls preload="none" src="{_data("audio/wav", clip.wav)}"></audio>'
-    return f'<div class="card clip"><h3>{escape(clip.title)}</h3>{audio}<dl>{listed}</dl>{note}</div>'
+    said = f'<p class="soft">{escape(note)}</p>' if note else ""
+    audio = f'<audio controls preload="none" src="{_data("audio/wav", wav)}"></audio>'
+    return f'<div class="card clip"><h3>{escape(title)}</h3>{audio}<dl>{listed}</dl>{said}</div>'
 
 
 def _chip(kind: str, text: str) -> str:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from detector.rundir import fingerprint
 from eval.benchmarks.tables.conditions import Conditions, words
 from eval.benchmarks.tables.options import Options
 from remasc import Corpus, Label, Recording
@@ -83,16 +84,8 @@ def tested(
 
 def stamp(corpus: Corpus) -> str:
     """Changes with the trials, their partition, and their files' sizes and times."""
-    digest = hashlib.sha256()
-    for name, part in partitions(corpus).items():
-        for r in part:
-            try:
-                status = r.path.stat()
-                found = f"{status.st_size} {status.st_mtime_ns}"
-            except FileNotFoundError:
-                found = "absent"
-            digest.update(f"{name} {r.trial_id} {found}\n".encode())
-    return digest.hexdigest()
+    told = {name: fingerprint(part) for name, part in partitions(corpus).items()}
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def same_recordings(corpus: Corpus, runs: Path) -> None:
