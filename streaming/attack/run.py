@@ -21,7 +21,7 @@ from remasc.atomic import write_text
 from remasc.identity import position_of
 from remasc.parallel import tracked
 from remasc.protocol import partitions
-from remasc.sentences import quoted
+from remasc.sentences import counted, quoted
 from remasc.simulate.layout import by_file, read_scenes, scene_of
 from streaming.attack.air import PLACES, scene_path
 from streaming.attack.campaign import Campaign, Genuine, Plan
@@ -219,7 +219,10 @@ def defend(
     jobs = ((1, detector.score(clip.waveform, chooser.rate, task.array)) for clip in clean)
     scores = np.array(list(tracked(jobs, "threshold on clean dev", len(clean), 0, progress)))
     detector.threshold = threshold_at(scores, task.p_fa)
-    return detector, f"set on {len(clean)} clean dev replays that are not attacked, for p_fa {task.p_fa:.1%}"
+    return (
+        detector,
+        f"set on {counted(len(clean), 'clean dev replay')}, not attacked, for p_fa {task.p_fa:.1%}",
+    )
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from remasc.sentences import counted
 from streaming.attack import measures
 from streaming.attack.campaign import Case, Genuine, Row
 from streaming.attack.expert import Evolution
@@ -132,7 +133,7 @@ def facts(record: Mapping[str, Any]) -> list[str]:
         record["simulated"], "recordings of which nothing says whether they are simulated"
     )
     said = [
-        f"{first['clips']} clips of {record['corpus']} ({kind}), {record['what']}; the victim had "
+        f"{counted(first['clips'], 'clip')} of {record['corpus']} ({kind}), {record['what']}; the victim had "
         f"{first['right_before']} of them right before any attack.",
         f"Attackers learnt on {record['training']} other clips, of the training partition{_asked(record)}.",
         *_effort(record),
@@ -142,7 +143,8 @@ def facts(record: Mapping[str, Any]) -> list[str]:
     ]
     if record.get("p_miss") is not None:
         said.insert(
-            1, f"Of {record['genuine']} clean genuine clips {percent(record['p_miss'])} are rejected."
+            1,
+            f"Of {counted(record['genuine'], 'clean genuine clip')} {percent(record['p_miss'])} are rejected.",
         )
     if record.get("threshold") is not None:
         limit = f"Replays are accepted at scores of {record['threshold']:.4f} and above"
