@@ -46,16 +46,42 @@ def test_every_knob_is_a_recipe_and_turns_something():
 @pytest.mark.slow
 def test_a_small_corpus_is_compared_and_remembered(speech, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(knobs, "load_recipe", lambda name: dataclasses.replace(TINY, rooms=TINY.rooms))
-    options = knobs.Knobs(speech, tmp_path, array="D4", knobs=("null",), seeds=(0,), pairs=8, workers=1)
+    options = knobs.Knobs(speech, tmp_path, array=("D4",), knobs=("null",), seeds=(0,), pairs=8, workers=1)
     knobs.main(options)
     (row,) = json.loads((tmp_path / "knobs.json").read_text())
     assert row["null"]
     assert row["trials"]["eval"] == [6, 6]
     assert set(row["views"]) == set(space.VIEWS)
     assert not (tmp_path / "knob-null-s0" / "corpus").exists()
-    before = (tmp_path / "knob-null-s0" / "figures.json").stat().st_mtime_ns
+    before = (tmp_path / "knob-null-s0" / "D4.json").stat().st_mtime_ns
     knobs.main(options)
-    assert (tmp_path / "knob-null-s0" / "figures.json").stat().st_mtime_ns == before
+    assert (tmp_path / "knob-null-s0" / "D4.json").stat().st_mtime_ns == before
     assert "null control" in " ".join(space.controls([row]))
     with pytest.raises(ValueError, match="unknown knob"):
         knobs.main(dataclasses.replace(options, knobs=("volume",)))
+    with pytest.raises(ValueError, match="another recipe or size"):
+        knobs.main(dataclasses.replace(options, pairs=4))
+
+
+def _row(seed: int, single: float, gain: list[float]) -> dict:
+    return {
+        "array": "D4",
+        "knob": "as it is",
+        "seed": seed,
+        "trials": {"eval": [100, 90]},
+        "views": {view: {"eer": single, "interval": [0.2, 0.4]} for view in space.VIEWS},
+        "gains": {f"{a} - {b}": {"points": gain[1], "interval": gain[::2]} for a, b in space.GAINS},
+    }
+
+
+def test_seeds_are_summed_without_taking_them_for_independent():
+    rows = [_row(0, 0.30, [0.02, 0.04, 0.06]), _row(1, 0.34, [0.00, 0.02, 0.08])]
+    found = knobs.over_seeds(rows)
+    assert found["trials"] == [200, 180]
+    assert found["views"]["single"] == pytest.approx((0.32, 0.02 * 2**0.5))
+    mean, limits = found["gains"]["single - both"]
+    assert mean == pytest.approx(0.03)
+    assert limits == pytest.approx([0.01, 0.07])  # as wide as one seed's
+    told = knobs.markdown(rows)
+    assert "| D4 | as it is | 2 | 200 + 180 | 32.0 ± 2.8 |" in told
+    assert "both against single" in told
