@@ -48,7 +48,7 @@ def test_a_small_corpus_is_compared_and_remembered(speech, tmp_path, monkeypatch
     monkeypatch.setattr(knobs, "load_recipe", lambda name: dataclasses.replace(TINY, rooms=TINY.rooms))
     options = knobs.Knobs(speech, tmp_path, array=("D4",), knobs=("null",), seeds=(0,), pairs=8, workers=1)
     knobs.main(options)
-    (row,) = json.loads((tmp_path / "knobs.json").read_text())
+    (row,) = json.loads((tmp_path / "knobs.json").read_text())["corpora"]
     assert row["null"]
     assert row["trials"]["eval"] == [6, 6]
     assert set(row["views"]) == set(space.VIEWS)
@@ -63,25 +63,44 @@ def test_a_small_corpus_is_compared_and_remembered(speech, tmp_path, monkeypatch
         knobs.main(dataclasses.replace(options, pairs=4))
 
 
-def _row(seed: int, single: float, gain: list[float]) -> dict:
-    return {
-        "array": "D4",
-        "knob": "as it is",
-        "seed": seed,
-        "trials": {"eval": [100, 90]},
-        "views": {view: {"eer": single, "interval": [0.2, 0.4]} for view in space.VIEWS},
-        "gains": {f"{a} - {b}": {"points": gain[1], "interval": gain[::2]} for a, b in space.GAINS},
-    }
+def _trials(seed: int, apart: float) -> space.Trials:
+    """Twenty voices of both classes, the views alike but for `both`, whose classes stand further apart."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(400) % 2 == 1
+    voice = np.array([f"voice {n % 20}" for n in np.arange(400) // 2])
+    noise = rng.standard_normal(400)
+    scores = {view: noise + truth * (2 * apart if view == "both" else apart) for view in space.VIEWS}
+    return space.Trials(truth, voice, scores)
 
 
-def test_seeds_are_summed_without_taking_them_for_independent():
-    rows = [_row(0, 0.30, [0.02, 0.04, 0.06]), _row(1, 0.34, [0.00, 0.02, 0.08])]
-    found = knobs.over_seeds(rows)
-    assert found["trials"] == [200, 180]
-    assert found["views"]["single"] == pytest.approx((0.32, 0.02 * 2**0.5))
-    mean, limits = found["gains"]["single - both"]
-    assert mean == pytest.approx(0.03)
-    assert limits == pytest.approx([0.01, 0.07])  # as wide as one seed's
-    told = knobs.markdown(rows)
-    assert "| D4 | as it is | 2 | 200 + 180 | 32.0 ± 2.8 |" in told
-    assert "both against single" in told
+def test_figures_of_one_corpus_and_of_several():
+    one, other = _trials(0, 0.6), _trials(1, 1.4)
+    alone = [space.figures_of([each]) for each in (one, other)]
+    together = space.figures_of([one, other])
+    for view in space.VIEWS:
+        each = [found["views"][view]["eer"] for found in alone]
+        assert together["views"][view]["eer"] == pytest.approx(np.mean(each))
+    assert together["drawn"] == "voices"
+    gain = together["gains"]["single - both"]
+    assert gain["points"] > 0.1
+    assert gain["interval"][0] > 0
+    assert together["gains"]["single - dummy"] == {"points": 0.0, "interval": [0.0, 0.0]}  # the same draws
+    # a corpus told twice tells nothing more, for its voices are drawn in both at once
+    assert space.figures_of([one, one]) == space.figures_of([one])
+
+
+def test_knobs_are_summed_over_seeds():
+    trials = [_trials(0, 0.6), _trials(1, 1.4)]
+    rows = [
+        {"array": "D4", "knob": "as it is", "null": False, "seed": seed, "trials": {"eval": [200, 200]}}
+        | space.figures_of([each])
+        for seed, each in enumerate(trials)
+    ]
+    summed = knobs.over_seeds(rows, trials)
+    assert summed["trials"]["eval"] == [400, 400]
+    each = [row["views"]["both"]["eer"] for row in rows]
+    assert summed["views"]["both"]["deviation"] == pytest.approx(np.std(each, ddof=1))
+    assert knobs.over_seeds(rows[:1], trials[:1])["views"]["both"]["deviation"] is None
+    told = knobs.markdown({"over seeds": [summed], "corpora": rows})
+    assert f"| D4 | as it is | 2 | 400 + 400 | {100 * summed['views']['single']['eer']:.1f} ± " in told
+    assert "as it is D4: dummy gains at most 0.0 points (holds)." in told

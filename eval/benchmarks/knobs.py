@@ -24,7 +24,7 @@ import tyro
 
 from eval.benchmarks import space
 from remasc import Corpus
-from remasc.atomic import write_text
+from remasc.atomic import whole_file, write_text
 from remasc.simulate import Recipe, generate, load_recipe
 
 
@@ -114,9 +114,11 @@ def compared(options: Knobs, knob: str, seed: int) -> None:
     )  # fmt: skip
     corpus = Corpus.from_meta(root)
     for array in missing:
-        row = space.compare(
-            root, corpus, array, space.Space((root,), place, options.array, workers=options.workers)
-        )
+        asked = space.Space((root,), place, options.array, workers=options.workers)
+        row, trials = space.compare(root, corpus, array, asked)
+        with whole_file(place / f"{array}.npz") as temporary, temporary.open("wb") as handle:
+            columns: dict[str, Any] = {"truth": trials.truth, "voice": trials.voice, **trials.scores}
+            np.savez(handle, **columns)
         row |= {"knob": knob, "seed": seed, "recipe": recipe.to_dict()}
         write_text(place / f"{array}.json", json.dumps(row, indent=1) + "\n")
     if not options.keep:
@@ -136,77 +138,67 @@ def _kept(path: Path, recipe: Recipe) -> bool:
 
 def write(options: Knobs) -> None:
     """knobs.json and knobs.md of all figures that are there."""
-    found = sorted(options.out.glob("knob-*/D?.json"))
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in found]
-    rows.sort(key=lambda row: (row["array"], list(KNOBS).index(row["knob"]), row["seed"]))
-    write_text(options.out / "knobs.json", json.dumps(rows, indent=1) + "\n")
-    write_text(options.out / "knobs.md", markdown(rows))
+    rows = []
+    for path in options.out.glob("knob-*/D?.json"):
+        row = json.loads(path.read_text(encoding="utf-8"))
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as kept:
+            scores = {view: kept[view] for view in space.VIEWS}
+            rows.append((row, space.Trials(kept["truth"], kept["voice"], scores)))
+    rows.sort(key=lambda row: (*_place(row[0]), row[0]["seed"]))
+    summed = []
+    for _, group in groupby(rows, key=lambda row: _place(row[0])):
+        told, trials = zip(*group, strict=True)
+        summed.append(over_seeds(told, trials))
+    found = {"over seeds": summed, "corpora": [row for row, _ in rows]}
+    write_text(options.out / "knobs.json", json.dumps(found, indent=1) + "\n")
+    write_text(options.out / "knobs.md", markdown(found))
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
+def _place(row: dict[str, Any]) -> tuple[str, int]:
+    return row["array"], list(KNOBS).index(row["knob"])
+
+
+def over_seeds(rows: Sequence[dict[str, Any]], trials: Sequence[space.Trials]) -> dict[str, Any]:
+    """What the corpora of one knob and array say together: `space.figures_of` of all, and the standard deviation of
+    each view over the seeds (None of one seed)."""
+    found = space.figures_of(trials)
+    for view, cell in found["views"].items():
+        each = [row["views"][view]["eer"] for row in rows]
+        cell["deviation"] = float(np.std(each, ddof=1)) if len(each) > 1 else None
+    judged = [sum(row["trials"]["eval"][k] for row in rows) for k in (0, 1)]
+    first = {key: rows[0][key] for key in ("array", "knob", "null")}
+    return {**first, "corpus": first["knob"], "seeds": len(rows), "trials": {"eval": judged}, **found}
+
+
+def markdown(found: dict[str, Any]) -> str:
     """The knobs over their seeds, and each corpus by itself."""
+    head = " | ".join(space.VIEWS) + " | " + " | ".join(f"{b} against {a}" for a, b in space.GAINS) + " |"
+    rule = "|---" * (4 + len(space.VIEWS) + len(space.GAINS)) + "|"
     lines = [
         "# What carries the result, knob by knob (simulated)",
         "",
-        "EER in % on eval, mean over the seeds (each a corpus of its own) ± their standard deviation; gains in "
-        "points with the mean of the seeds' limits, for the seeds share their voices and are not independent. Null "
-        "owes 45 to 55 % everywhere, dummy less than 2 points against single. `python -m eval.benchmarks.knobs`",
+        "EER in % on eval, mean over the seeds (each a corpus of its own) ± their standard deviation [95 % "
+        "interval over voices, which the seeds share; over trials, where voices are few]; gains in points with the "
+        "interval of the difference. `python -m eval.benchmarks.knobs`",
         "",
-        "| array | knob | seeds | eval trials | " + " | ".join(space.VIEWS) + " | " + _GAINS + " |",
-        "|---" * (5 + len(space.VIEWS) + len(space.GAINS) - 1) + "|",
+        "| array | knob | seeds | eval trials | " + head,
+        rule,
     ]
-    for (array, knob), group in groupby(rows, key=lambda row: (row["array"], row["knob"])):
-        lines.append(_line(over_seeds(list(group)), array, knob))
-    lines += [
-        "",
-        "One corpus a line, with its 95 % intervals over voices (over trials, where voices are few):",
-        "",
-        "| array | knob | seed | eval trials | " + " | ".join(space.VIEWS) + " | " + _GAINS + " |",
-        "|---" * (5 + len(space.VIEWS) + len(space.GAINS) - 1) + "|",
-    ]
-    for row in rows:
-        trials = " + ".join(f"{n:,}" for n in row["trials"]["eval"])
-        cells = [row["array"], row["knob"], str(row["seed"]), trials]
-        cells += [space.percent(row["views"][v]["eer"], row["views"][v]["interval"]) for v in space.VIEWS]
-        cells += [space.percent(g["points"], g["interval"]) for g in map(row["gains"].get, _gain_names())]
-        lines.append("| " + " | ".join(cells) + " |")
+    lines += [_line(row, str(row["seeds"])) for row in found["over seeds"]]
+    lines += ["", "Controls: " + " ".join(space.controls(found["over seeds"])), ""]
+    lines += ["One corpus a line:", "", "| array | knob | seed | eval trials | " + head, rule]
+    lines += [_line(row, str(row["seed"])) for row in found["corpora"]]
     return "\n".join(lines) + "\n"
 
 
-_GAINS = " | ".join(f"{other} against {one}" for one, other in space.GAINS)
-
-
-def _gain_names() -> list[str]:
-    return [f"{one} - {other}" for one, other in space.GAINS]
-
-
-def over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the seeds of one knob and array say together, in fractions: EER of each view as (mean, standard
-    deviation), each gain as (mean, [mean lower limit, mean upper limit]). The deviation of one seed is nan."""
-    views = {v: np.array([row["views"][v]["eer"] for row in rows]) for v in space.VIEWS}
-    gains = {name: [row["gains"][name] for row in rows] for name in _gain_names()}
-    return {
-        "seeds": len(rows),
-        "trials": [sum(row["trials"]["eval"][k] for row in rows) for k in (0, 1)],
-        "views": {
-            v: (float(e.mean()), float(e.std(ddof=1)) if len(e) > 1 else float("nan"))
-            for v, e in views.items()
-        },
-        "gains": {
-            name: (
-                float(np.mean([g["points"] for g in each])),
-                [float(limit) for limit in np.mean([g["interval"] for g in each], axis=0)],
-            )
-            for name, each in gains.items()
-        },
-    }
-
-
-def _line(found: dict[str, Any], array: str, knob: str) -> str:
-    cells = [array, knob, str(found["seeds"]), " + ".join(f"{n:,}" for n in found["trials"])]
-    for mean, spread in found["views"].values():
-        cells.append(f"{100 * mean:.1f}" + (f" ± {100 * spread:.1f}" if found["seeds"] > 1 else ""))
-    cells += [space.percent(mean, limits) for mean, limits in found["gains"].values()]
+def _line(row: dict[str, Any], seed: str) -> str:
+    cells = [row["array"], row["knob"], seed, " + ".join(f"{n:,}" for n in row["trials"]["eval"])]
+    for cell in row["views"].values():
+        figure = space.percent(cell["eer"], cell["interval"])
+        if cell.get("deviation") is not None:
+            figure = figure.replace(" [", f" ± {100 * cell['deviation']:.1f} [")
+        cells.append(figure)
+    cells += [space.percent(gain["points"], gain["interval"]) for gain in row["gains"].values()]
     return "| " + " | ".join(cells) + " |"
 
 

@@ -77,36 +77,32 @@ def main(options: Space) -> None:
             )
         present = [name for name in ARRAYS if any(r.array == name for r in corpus)]
         for array in options.array or present:
-            found.append(compare(root, corpus, array, options))
+            found.append(compare(root, corpus, array, options)[0])
             write(options.out, found)
     print((options.out / "table.md").read_text(encoding="utf-8"))
 
 
-def compare(root: Path, corpus: Corpus, array: str, options: Space) -> dict[str, Any]:
-    """The figures of one array of one corpus."""
+@dataclass(frozen=True)
+class Trials:
+    """Eval of one corpus and array: who is genuine (n,), whose voice (n,), and each view's scores (n,)."""
+
+    truth: np.ndarray
+    voice: np.ndarray
+    scores: dict[str, np.ndarray]
+
+
+def compare(root: Path, corpus: Corpus, array: str, options: Space) -> tuple[dict[str, Any], Trials]:
+    """The figures of one array of one corpus, and what they are of."""
     parts = {name: list(part.filter(array=array)) for name, part in partitions(corpus).items()}
     views, labels = facts(parts, array, options)
-    scores = {view: strongest({name: views[name, view] for name in PARTITIONS}, labels) for view in VIEWS}
-    truth = labels["eval"] == 1
+    found = {view: strongest({name: views[name, view] for name in PARTITIONS}, labels) for view in VIEWS}
     scenes = by_file(read_scenes(root))
     told = [scene_of(r.file_id, scenes) for r in parts["eval"]]
-    groups = voice_groups(np.array([scene["voice"] for scene in told]), truth, ~truth)
-    errors: dict[str, list[float]] = {view: [] for view in VIEWS}
-    for own, other in resampled_counts(int(truth.sum()), int((~truth).sum()), n=DRAWS, groups=groups):
-        for view, found in scores.items():
-            drawn = np.repeat(found.scores[truth], own), np.repeat(found.scores[~truth], other)
-            errors[view].append(eer(*drawn)[0])
-    figures = {}
-    for view, found in scores.items():
-        point = float(eer(found.scores[truth], found.scores[~truth])[0])
-        figures[view] = {"eer": point, "interval": _interval(errors[view]), "classifier": found.name}
-    gains = {
-        f"{one} - {other}": {
-            "points": figures[one]["eer"] - figures[other]["eer"],
-            "interval": _interval(np.subtract(errors[one], errors[other])),
-        }
-        for one, other in GAINS
-    }
+    voice = np.array([scene["voice"] for scene in told])
+    trials = Trials(labels["eval"] == 1, voice, {view: each.scores for view, each in found.items()})
+    figures = figures_of([trials])
+    for view, cell in figures["views"].items():
+        cell["classifier"] = found[view].name
     return {
         "corpus": corpus.card["name"],
         "version": corpus.card["version"],
@@ -114,14 +110,47 @@ def compare(root: Path, corpus: Corpus, array: str, options: Space) -> dict[str,
         "null": bool(corpus.card["recipe"].get("null")),
         "array": array,
         "trials": {name: [int((labels[name] == k).sum()) for k in (1, 0)] for name in PARTITIONS},
-        "views": figures,
-        "gains": gains,
+        **figures,
+        "knobs": _knobs(told, trials),
+    }, trials
+
+
+def figures_of(corpora: Sequence[Trials]) -> dict[str, Any]:
+    """EER of each view, mean over the corpora, with its interval, and the gains with those of the same draws.
+
+    Corpora of several seeds share their voices: a voice that is drawn is drawn in all of them.
+    """
+    truth = np.concatenate([each.truth for each in corpora])
+    groups = voice_groups(np.concatenate([each.voice for each in corpora]), truth, ~truth)
+    own_ends = np.cumsum([each.truth.sum() for each in corpora])[:-1]
+    other_ends = np.cumsum([(~each.truth).sum() for each in corpora])[:-1]
+    errors: dict[str, list[float]] = {view: [] for view in VIEWS}
+    for own, other in resampled_counts(int(truth.sum()), int((~truth).sum()), n=DRAWS, groups=groups):
+        counts = list(zip(np.split(own, own_ends), np.split(other, other_ends), strict=True))
+        for view in VIEWS:
+            drawn = [_error(each, view, *count) for each, count in zip(corpora, counts, strict=True)]
+            errors[view].append(float(np.mean(drawn)))
+    points = {view: float(np.mean([_error(each, view) for each in corpora])) for view in VIEWS}
+    return {
+        "views": {view: {"eer": points[view], "interval": _interval(errors[view])} for view in VIEWS},
+        "gains": {
+            f"{one} - {other}": {
+                "points": points[one] - points[other],
+                "interval": _interval(np.subtract(errors[one], errors[other])),
+            }
+            for one, other in GAINS
+        },
         "drawn": "trials" if groups is None else "voices",
-        "knobs": _knobs(told, truth, scores),
     }
 
 
-def _knobs(scenes: list[dict], truth: np.ndarray, scores: dict[str, Any]) -> list[dict]:
+def _error(trials: Trials, view: str, own: np.ndarray | int = 1, other: np.ndarray | int = 1) -> float:
+    """EER of a view, each genuine trial taken `own` times and each replay `other` times."""
+    scores = trials.scores[view]
+    return float(eer(np.repeat(scores[trials.truth], own), np.repeat(scores[~trials.truth], other))[0])
+
+
+def _knobs(scenes: list[dict], trials: Trials) -> list[dict]:
     """EER of each view in the lower, middle and upper third of eval by what the scenes have of each knob."""
     rows = []
     for knob, of in KNOBS.items():
@@ -129,12 +158,12 @@ def _knobs(scenes: list[dict], truth: np.ndarray, scores: dict[str, Any]) -> lis
         edges = np.quantile(values, [0, 1 / 3, 2 / 3, 1])
         for low, high in pairwise(edges):
             kept = (values >= low) & (values <= high)
-            if min(truth[kept].sum(), (~truth[kept]).sum()) < 50:
+            within = Trials(
+                trials.truth[kept], trials.voice[kept], {view: s[kept] for view, s in trials.scores.items()}
+            )
+            if min(within.truth.sum(), (~within.truth).sum()) < 50:
                 continue
-            cells = {
-                view: float(eer(s.scores[kept & truth], s.scores[kept & ~truth])[0])
-                for view, s in scores.items()
-            }
+            cells = {view: _error(within, view) for view in VIEWS}
             rows.append(
                 {"knob": knob, "from": float(low), "to": float(high), "trials": int(kept.sum())} | cells
             )
