@@ -83,7 +83,9 @@ def test_one_run_tells_everything(model):
     assert {"array", "playback device"} <= found["conditions"].keys()
     arrays = found["conditions"]["array"]["boosting"]
     assert sum(cell["genuine"] + cell["replay"] for cell in arrays) == len(llr)
-    assert np.mean([row["shift"] for row in found["fewer_cues"].values()]) < 0.15
+    shifts = [row["shift"] for row in found["fewer_cues"].values()]
+    assert max(shifts) < 0.2  # each is of 240 recordings, of which one is a hundredth of a nat
+    assert np.mean(shifts) < 0.1
     counts = {"dev_trials": {"genuine": 120, "replay": 120}}
     text = markdown({"simulated": True, "corpus": "none", "dev": found} | counts)
     assert "(SIMULATED)" in text

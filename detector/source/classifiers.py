@@ -35,7 +35,7 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """Cues (n, C) to deviations from the training mean, clipped; an undefined one lies at the mean."""
+    """Cues (n, C) to deviations from the training median, clipped; an undefined one lies at the median."""
 
     middle: np.ndarray
     spread: np.ndarray
@@ -151,10 +151,16 @@ class Kernel(_Arrays):
 
     `parts` are Shapley values over drawn orders of the cues (the same orders every time): they sum exactly to the
     decision less that of nothing known, but how they are divided has a drawing error.
+
+    What is undefined is not put at the middle: there it would be nearer to every vector than a measured one is, all
+    kernels would rise and the decision with them. It has the kernel that one expects of it: each cue's factor is
+    averaged over a Gaussian of the training's `mean` and `variance` (C,) of that cue, which has a closed form.
     """
 
     middle: np.ndarray
     spread: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
     vectors: np.ndarray
     weights: np.ndarray
     offset: np.ndarray
@@ -179,6 +185,8 @@ class Kernel(_Arrays):
         return cls(
             scaling.middle,
             scaling.spread,
+            scaled.mean(axis=0),
+            scaled.var(axis=0),
             scaled[used],
             weights[:, used].astype(np.float32),
             np.array(offsets, np.float32),
@@ -186,28 +194,33 @@ class Kernel(_Arrays):
         )
 
     def logits(self, values: np.ndarray) -> np.ndarray:
-        return self._of_scaled(self.scaling(values))
+        return self._of_scaled(self.scaling(values), np.isfinite(values))
 
-    def _of_scaled(self, scaled: np.ndarray) -> np.ndarray:
-        vectors = self.vectors.astype(np.float64)
-        square = np.square(scaled).sum(axis=1)[:, None] + np.square(vectors).sum(axis=1)
-        distance = np.maximum(square - 2 * scaled @ vectors.T, 0)
-        return np.exp(-float(self.gamma[0]) * distance) @ self.weights.T.astype(np.float64) + self.offset
+    def _of_scaled(self, scaled: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Decisions (n, K) of scaled cues (n, C), of which the `known` (n, C) count and the others are expected."""
+        x, vectors, gamma = (
+            np.where(known, scaled, 0.0),
+            self.vectors.astype(np.float64),
+            float(self.gamma[0]),
+        )
+        wide = 1 + 2 * gamma * self.variance.astype(np.float64)
+        expected = np.square(vectors - self.mean) / wide + np.log(wide) / (2 * gamma)  # instead of a distance
+        distance = np.square(x).sum(axis=1)[:, None] - 2 * x @ vectors.T
+        distance += known @ np.square(vectors).T + ~known @ expected.T
+        return np.exp(-gamma * np.maximum(distance, 0)) @ self.weights.T.astype(np.float64) + self.offset
 
     def parts(self, values: np.ndarray) -> np.ndarray:
         scaled, rng = self.scaling(values), np.random.default_rng(0)
-        told = np.flatnonzero(scaled)  # a cue at the median changes nothing, whenever it becomes known
+        told = np.flatnonzero(np.isfinite(values))
         out = np.zeros((len(scaled), len(self.offset)))
         for _ in range(ROUNDS):  # each order with its reverse: much of their errors cancels
             order = rng.permutation(told)
-            for turned in (
-                order,
-                order[::-1],
-            ):
-                known = np.zeros((len(turned) + 1, len(scaled)))
+            for turned in (order, order[::-1]):
+                known = np.zeros((len(turned) + 1, len(scaled)), bool)
                 for step, cue in enumerate(turned):
-                    known[step + 1 :, cue] = scaled[cue]
-                out[turned] += np.diff(self._of_scaled(known), axis=0) / (2 * ROUNDS)
+                    known[step + 1 :, cue] = True
+                decisions = self._of_scaled(np.broadcast_to(scaled, known.shape), known)
+                out[turned] += np.diff(decisions, axis=0) / (2 * ROUNDS)
         return out
 
 
