@@ -168,14 +168,12 @@ def test_a_kernel_averages_over_what_is_undefined():
     """The decision without some cues is the mean of the decisions with these cues drawn from training."""
     values = np.random.default_rng(5).normal(size=(600, 40)) * 3 + 7
     model = Kernel.fit(values, (values[:, 0] + np.abs(values[:, 1] - 7) > 9).astype(int))
-    one, hidden_cues = values[:1].copy(), np.arange(20, 40)
+    one, hidden_cues = values[:1].copy(), slice(20, 40)
     drawn = np.repeat(one, len(values), axis=0)
     drawn[:, hidden_cues] = values[:, hidden_cues]
     one[:, hidden_cues] = np.nan
     assert model.logits(one)[0, 0] == pytest.approx(model.logits(drawn).mean(), abs=0.02)
-    one[:, hidden_cues] = model.middle[
-        hidden_cues
-    ]  # at the middle it would be nearer to all than anything is
+    one[:, hidden_cues] = model.middle[hidden_cues]  # nearer to every vector than anything measured is
     assert abs(model.logits(one)[0, 0] - model.logits(drawn).mean()) > 0.05
 
 

@@ -198,11 +198,8 @@ class Kernel(_Arrays):
 
     def _of_scaled(self, scaled: np.ndarray, known: np.ndarray) -> np.ndarray:
         """Decisions (n, K) of scaled cues (n, C), of which the `known` (n, C) count and the others are expected."""
-        x, vectors, gamma = (
-            np.where(known, scaled, 0.0),
-            self.vectors.astype(np.float64),
-            float(self.gamma[0]),
-        )
+        x, gamma = np.where(known, scaled, 0.0), float(self.gamma[0])
+        vectors = self.vectors.astype(np.float64)
         wide = 1 + 2 * gamma * self.variance.astype(np.float64)
         expected = np.square(vectors - self.mean) / wide + np.log(wide) / (2 * gamma)  # instead of a distance
         distance = np.square(x).sum(axis=1)[:, None] - 2 * x @ vectors.T
