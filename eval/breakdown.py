@@ -109,16 +109,20 @@ def speaker_groups(table: ScoreTable) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def voice_groups(
-    voice: np.ndarray, genuine: np.ndarray, replay: np.ndarray
+    voice: np.ndarray, genuine: np.ndarray, replay: np.ndarray, trial: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Bootstrap groups of the genuine and of the replay trials by voice, of words (n,) and masks (n,); None where
     trials are drawn instead, because the voices are unknown or fewer than `MIN_SPEAKERS` in a class.
 
-    A trial of a synthetic voice or an unknown speaker is a group of its own.
+    A trial of a synthetic voice or an unknown speaker is a group of its own, one where `trial` (n,) has it twice.
     """
     somebody = ~np.isin(voice, NOBODY)
     if min(np.unique(voice[label & somebody]).size for label in (genuine, replay)) < MIN_SPEAKERS:
         return None
     _, number = np.unique(voice, return_inverse=True)
-    groups = np.where(somebody, number, len(voice) + np.arange(len(voice)))
+    own = np.arange(len(voice))
+    if trial is not None:
+        _, first, inverse = np.unique(trial, return_index=True, return_inverse=True)
+        own = first[inverse]
+    groups = np.where(somebody, number, len(voice) + own)
     return groups[genuine], groups[replay]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,15 +22,18 @@ from detector.adapt import labelled
 from detector.config import BASELINES, DEFAULTS, TrainConfig
 from detector.state import STATE
 from detector.systems import specify
+from eval import card
 from eval.benchmarks.tables import cells as cells_of
 from eval.benchmarks.tables import engine, leaks, page, processes, views
 from eval.benchmarks.tables.catalogue import TABLES, UNSEEDED
 from eval.benchmarks.tables.cells import Training, undertrained
 from eval.benchmarks.tables.engine import run
-from eval.benchmarks.tables.figures import figures_of, mean_eer
+from eval.benchmarks.tables.figures import above, drawn_means, figures_of, mean_eer, mean_of
 from eval.benchmarks.tables.options import QUICK, Options
 from eval.benchmarks.tables.planning import plan
+from eval.card import keep_verdicts
 from eval.metrics import bootstrap_interval, eer
+from eval.probes import Verdict
 from eval.scores import ScoreTable
 from remasc import ARRAYS, Corpus
 from remasc.protocol import partitions
@@ -510,6 +515,100 @@ def test_the_deviation_is_over_seeds_not_over_the_trainings_of_one():
     assert figures_of([row(0), row(0)], tables[:2], draws=20)["sd"] is None
 
 
+def spoken(seed: int, voices, name: str = "", trials: int = 240) -> ScoreTable:
+    """`table`, its trials spoken by so many voices in turn, the trials named `name`N."""
+    one, number = table(seed, trials=trials), np.arange(trials)
+    trial, speaker = np.char.add(name, number.astype(str)), (number // 2 % voices + 1).astype(str)
+    return replace(one, trial=trial, conditions={"speaker": speaker})
+
+
+def width(values) -> float:
+    return float(np.std(values[np.isfinite(values)]))
+
+
+@pytest.mark.parametrize(("voices", "over"), [(3, "trials"), (20, "speakers")])
+def test_the_mean_of_places_stands_on_one_draw_of_all(voices, over):
+    one, other = spoken(0, voices), spoken(1, voices, "b")
+    alone, drawn = drawn_means([[one]], 400)
+    assert drawn == over
+    rates, low, high, _ = mean_eer([one], 400)
+    assert (low, high) == pytest.approx(np.quantile(alone, [0.025, 0.975]))
+    twice, _ = drawn_means([[one], [one]], 400)
+    assert width(twice) == pytest.approx(width(alone), rel=0.1)  # the same trials are no more evidence
+    if over == "trials":
+        assert width(drawn_means([[one], [other]], 400)[0]) < 0.85 * width(alone)  # others are
+    facts, values = mean_of([[one], [other]], [[0], [0]], 400)
+    assert facts["eer"] == pytest.approx((rates[0] + mean_eer([other], 9)[0][0]) / 2)
+    assert facts["low"] < facts["eer"] < facts["high"]
+    assert (facts["interval_over"], facts["sd"]) == (over, None)
+    assert above((facts, values), (facts, values)) == {"eer": 0, "low": 0, "high": 0}
+
+
+def test_a_speaker_in_two_places_is_drawn_for_both_and_a_draw_without_a_class_is_left_out():
+    voice = np.linspace(-2, 2, 20).repeat(6)  # what a voice is worth, everywhere
+    places = []
+    for seed, name in enumerate("ab"):
+        one = spoken(seed, 20, name, trials=240)
+        shift = 2 * voice[(np.arange(240) // 2 % 20) * 6]
+        places.append(replace(one, score=one.score + np.where(one.genuine, shift, 0)))
+    joint = width(drawn_means([[one] for one in places], 400)[0])
+    strangers = [replace(one, conditions={"speaker": np.char.add(n, one.conditions["speaker"])})
+                 for n, one in zip("ab", places, strict=True)]  # fmt: skip
+    assert width(drawn_means([[one] for one in strangers], 400)[0]) < 0.85 * joint
+    few = places[0].select(np.isin(places[0].conditions["speaker"], ["1", "2"]))
+    facts, values = mean_of([[places[0]], [few]], [[0], [0]], 400)
+    assert np.isnan(values).any()
+    assert facts["interval_over"] == "speakers"
+    assert facts["low"] < facts["high"] < 1
+    one = [[places[0].select(places[0].conditions["speaker"] == str(n))] for n in range(1, 21)]
+    values, over = drawn_means(one, 50)  # hardly a draw of speakers has all of them
+    assert over == "trials"
+    assert np.isfinite(values).mean() > 0.5
+
+
+def test_the_deviation_of_a_mean_is_over_the_seeds_that_all_its_places_have():
+    tables = [spoken(n, 20, "ab"[n // 2]) for n in range(4)]
+    rates = [mean_eer([one], 2)[0][0] for one in tables]
+    places = [tables[:2], tables[2:]]
+    sd = np.std([(rates[0] + rates[2]) / 2, (rates[1] + rates[3]) / 2], ddof=1)
+    assert mean_of(places, [[0, 1], [0, 1]], 9)[0]["sd"] == pytest.approx(sd)
+    assert mean_of(places, [[0, 1], [1, 0]], 9)[0]["sd"] != pytest.approx(sd)
+    assert mean_of(places, [[0, 1], [0, 2]], 9)[0]["sd"] is None
+
+
+def test_a_row_has_a_mean_with_its_interval_where_all_of_its_places_have_a_rate(
+    varied, tmp_path, monkeypatch
+):
+    systems, held = ("void", "sub-bass"), ("environment=vehicle",)
+    options = Options((varied,), tmp_path, systems=systems, seeds=(0,), held_out=held)
+    bench = plan("peers", options)
+    for cell in bench.cells:
+        name, made = bench.scored(cell).name, bench.records.setdefault(cell.training, {"speeds": {}})
+        made |= {"parameters": 7, "epochs": 1, "epoch": 1}
+        made["speeds"][name] = 0.1
+    numbers = {cell: n for n, cell in enumerate(bench.cells)}
+    rated = {cell: 50 if cell.row == "void" and "vehicle" in cell.section else 240 for cell in bench.cells}
+    monkeypatch.setattr(
+        type(bench), "scores", lambda _, cell: spoken(numbers[cell], 20, cell.column, rated[cell])
+    )
+    found = page.content_of(bench)
+    rates = {(one["section"], one["row"], one["column"]): one["eer"] for one in found["figures"]}
+    sections = list(dict.fromkeys(cell.section for cell in bench.cells))
+    means = {(one["section"], one["row"]): one for one in found["means"]}
+    whole = {(s, row) for s in (*sections, None) for row in ("void", "sub-bass")}
+    vehicle = next(name for name in sections if "vehicle" in name)
+    assert set(means) == whole - {(vehicle, "void"), (None, "void")}
+    for (section, row), mean in means.items():
+        places = [rate for (s, r, _), rate in rates.items() if r == row and section in (None, s)]
+        assert mean["eer"] == pytest.approx(np.mean(places))
+        assert mean["places"] == len(places)
+        assert mean["low"] < mean["eer"] < mean["high"]
+    text, mean = page.markdown(found), means[None, "sub-bass"]
+    assert f"**{100 * mean['eer']:.1f}** [{100 * mean['low']:.1f}, {100 * mean['high']:.1f}] |" in text
+    assert "## All" in text
+    assert json.loads(json.dumps(found)) == found
+
+
 def test_few_trials_have_a_count_and_no_rate_and_other_trials_are_refused():
     assert figures_of([row(0)], [table(0, trials=98)])["eer"] is None
     assert figures_of([row(0)], [table(0, trials=100)], draws=20)["eer"] is not None
@@ -553,7 +652,9 @@ def test_undertrained_and_optimistic_and_simulated_stand_on_the_page(finished):
     assert "**20.0** ± 1.0†" in text
     found["columns"] |= {"names": ["D1", "D4"], "mean": True}
     found["figures"] = [one | {"column": array} for one in figures for array in ("D1", "D4")]
-    assert "| **20.0**† |" in page.markdown(found)  # the mean says it too
+    mean = {"section": "closed", "eer": 0.2, "low": 0.15, "high": 0.25, "sd": None}
+    found["means"] = [mean | {"row": one["row"]} for one in figures]
+    assert "| **20.0**† [15.0, 25.0] |" in page.markdown(found)  # the mean says it too
     assert "† undertrained" in text
     assert "optimistic" in text
     assert "(simulated)" in text.splitlines()[0]
@@ -580,7 +681,7 @@ def test_the_leak_verdict_is_asked_once_and_a_leak_is_an_exit_code(finished, tmp
     assert replayguard.main(arguments) == 0
     sentence = content(finished)["leaks"][0]["sentence"]
     assert sentence.startswith("Reported only")
-    assert sentence in capsys.readouterr().out
+    assert f"{sentence} {leaks.PROBED}" in capsys.readouterr().out
     path = tmp_path / "leaks" / "tiny.json"
     kept = json.loads(path.read_text())
     kept["verdicts"][0] |= {"eer": 0.1, "low": 0.05, "high": 0.2, "gates": True}
@@ -588,6 +689,42 @@ def test_the_leak_verdict_is_asked_once_and_a_leak_is_an_exit_code(finished, tmp
     assert replayguard.main(arguments) == 1
     assert "1 of" in capsys.readouterr().out
     assert "**failed**" in (tmp_path / "leaks.md").read_text()
+
+
+def test_a_verdict_left_with_the_corpus_is_taken_while_nothing_that_it_was_made_of_is_newer(
+    tiny, tmp_path, monkeypatch
+):
+    asked, whole = [], Corpus.from_meta(tiny)
+    root = views.write_view(tmp_path / "tiny", whole, partitions(whole))
+    (root / "scenes.jsonl").write_text("{}\n")
+    corpus = Corpus.from_meta(root)
+    monkeypatch.setattr("eval.card.write_card", lambda root: None)
+    monkeypatch.setattr("eval.benchmarks.tables.leaks.probe_corpus", lambda *a, **k: asked.append(a) or [])
+    told = [Verdict("D4", "level", 0.5, 0.4, 0.6, (0.45, 0.55), 1000, 1000, True)]
+    keep_verdicts(root, told)
+
+    def found(name):
+        return leaks.verdicts(corpus, tmp_path / name, 1, False)
+
+    assert found("a") == found("a") == (told, leaks.LEFT)  # and it is kept with the tables
+    assert not asked
+    left, later = root / card.PROBES, time.time_ns() + 10**9
+    for number, newer in enumerate((tiny / corpus[0].path.relative_to(root), root / "core" / "meta.csv")):
+        before = newer.stat().st_mtime_ns
+        os.utime(newer, ns=(later, later))
+        assert found(f"newer{number}") == ([], leaks.PROBED)
+        os.utime(newer, ns=(before, before))
+    monkeypatch.setattr(leaks, "CODE", (tmp_path / "probes.py",))
+    (tmp_path / "probes.py").write_text("")
+    os.utime(tmp_path / "probes.py", ns=(later, later))
+    assert found("other-probes") == ([], leaks.PROBED)
+    assert len(asked) == 3
+    assert found("a") == ([], leaks.PROBED)  # nor what these tables kept is of these probes
+    os.utime(left, ns=(later, later))
+    assert found("again") == (told, leaks.LEFT)
+    (root / "scenes.jsonl").write_text("{}\n{}\n")  # another corpus
+    os.utime(root / "scenes.jsonl", ns=(1, 1))
+    assert found("another") == ([], leaks.PROBED)
 
 
 def test_another_corpus_is_probed_anew(finished, tmp_path, monkeypatch):

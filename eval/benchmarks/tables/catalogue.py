@@ -50,7 +50,7 @@ class Plan:
 @dataclass(frozen=True)
 class Table:
     """One benchmark. `mean`: over its columns, where all of a row are finished. `only`: its rows are of the
-    systems that it has, and of no other."""
+    systems that it has, and of no other. `reference`: the row that the means of others are compared with."""
 
     name: str
     title: str
@@ -60,6 +60,7 @@ class Table:
     published: published.Figures = field(default_factory=dict)
     mean: bool = True
     only: bool = False
+    reference: str = ""
     corpora: int = 0  # how many it needs; 0: any number
     notes: tuple[str, ...] = ()
 

@@ -36,6 +36,7 @@ _TURN = threading.Lock()  # a cluster's worker may have threads; torch's random 
 
 
 Scored = tuple[Path, str, float]  # corpus, array, minutes of adaptation
+Place = tuple[str, str, str]  # section, row, column
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Cell:
     test: Test
 
     @property
-    def place(self) -> tuple[str, str, str]:
+    def place(self) -> Place:
         return self.section, self.row, self.column
 
 

@@ -15,7 +15,6 @@ from eval import words
 from eval.benchmarks.tables import published
 from eval.benchmarks.tables.catalogue import UNSEEDED
 from eval.benchmarks.tables.conditions import protocol
-from eval.benchmarks.tables.figures import means_of
 from eval.breakdown import MIN_TRIALS
 from eval.plots import curves_png, dets_png
 from remasc import Corpus
@@ -59,7 +58,8 @@ def content_of(bench: Benchmark) -> dict[str, Any]:
         "failed": bench.failed,
         "impossible": bench.impossible,
         "leaks": bench.leaks,
-        "columns": {"are": table.columns, "names": columns, "mean": table.mean and len(columns) > 1},
+        "columns": {"are": table.columns, "names": columns, "reference": table.reference}
+        | {"mean": table.mean and len(columns) > 1},
         "published": {
             "source": published.SOURCES.get(table.name, ""),
             "eer_percent": [
@@ -71,6 +71,7 @@ def content_of(bench: Benchmark) -> dict[str, Any]:
         },
         "notes": list(table.notes),
         "figures": figures,
+        "means": bench.means(),
     }
 
 
@@ -112,7 +113,10 @@ def _facts(content: dict[str, Any]) -> list[str]:
     )
     over = sorted({one["interval_over"] for one in content["figures"] if one["eer"] is not None})
     drawn = (
-        f"Intervals are bootstraps over {' or '.join(over)}, ± is the deviation over seeds. " if over else ""
+        f"Intervals are bootstraps over {' or '.join(over)}, for a mean over all its places jointly; ± is the "
+        "deviation over seeds. "
+        if over
+        else ""
     )
     facts.append(
         f"{drawn}With under {MIN_TRIALS} trials of a class there is a count and no rate. What draws nothing "
@@ -124,7 +128,9 @@ def _facts(content: dict[str, Any]) -> list[str]:
             f"At most {content['scale']:.0%} of each schedule's epochs: what that stopped is marked undertrained "
             "and supports no claim."
         )
-    facts += [f"Leak probes, {leak['corpus']}: {leak['sentence']}" for leak in content["leaks"]]
+    facts += [
+        f"Leak probes, {leak['corpus']}: {leak['sentence']} {leak['source']}" for leak in content["leaks"]
+    ]
     facts += content["notes"]
     for title, found in (("FAILED", content["failed"]), ("Cannot be", content["impossible"])):
         if found:
@@ -138,7 +144,8 @@ def _matrix(content: dict[str, Any], figures: list[dict[str, Any]]) -> list[str]
     rows = list(dict.fromkeys(row for row, _ in cells))
     names = [name for name in content["columns"]["names"] if any(name == column for _, column in cells)]
     averaged = content["columns"]["mean"] and len(names) > 1
-    means = {row: mean for (_, row), mean in means_of(figures, names).items()}
+    means = {one["row"]: one for one in content["means"] if one["section"] == figures[0]["section"]}
+    reference = content["columns"]["reference"] if any("above" in one for one in means.values()) else ""
     told = {
         (one["row"], one["column"]): one["eer"]
         for one in content["published"]["eer_percent"]
@@ -146,6 +153,7 @@ def _matrix(content: dict[str, Any], figures: list[dict[str, Any]]) -> list[str]
     }
     cut = {row for (row, _), one in cells.items() if one["undertrained"]}
     head = [content["columns"]["are"], *names, *([MEAN] if averaged else [])]
+    head += [f"above {reference}, points"] if reference else []
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for row in rows:
         line = [row]
@@ -154,8 +162,10 @@ def _matrix(content: dict[str, Any], figures: list[dict[str, Any]]) -> list[str]
                 _rate(cells[row, name]) + _told(told.get((row, name))) if (row, name) in cells else ""
             )
         if averaged:
-            mean = f"**{100 * means[row]:.1f}**" + "†" * (row in cut) if row in means else ""
+            mean = _mean(means[row], row in cut) if row in means else ""
             line.append(mean + _told(told.get((row, MEAN), _mean_told(told, row, names))))
+        if reference:
+            line.append(_above(means.get(row, {}).get("above")))
         lines.append("| " + " | ".join(line) + " |")
     shown = (*names, MEAN) if averaged else names
     if {(row, column) for row in rows for column in shown} & told.keys():
@@ -169,8 +179,25 @@ def _rate(one: dict[str, Any]) -> str:
     """ "20.6 ± 0.8", "too few (12 + 40)"; a dagger where the training was cut short."""
     if one["eer"] is None:
         return f"too few ({one['trials']['genuine']} + {one['trials']['replay']})"
+    return _spread(one, one["undertrained"])
+
+
+def _spread(one: dict[str, Any], cut: bool) -> str:
+    """ "20.6 ± 0.8", with a dagger where a training was `cut` short."""
     spread = "" if one["sd"] is None else f" ± {100 * one['sd']:.1f}"
-    return f"**{100 * one['eer']:.1f}**{spread}" + ("†" if one["undertrained"] else "")
+    return f"**{100 * one['eer']:.1f}**{spread}" + "†" * cut
+
+
+def _mean(one: dict[str, Any], cut: bool) -> str:
+    """ "20.6 ± 0.8 [18.9, 22.4]"."""
+    return f"{_spread(one, cut)} {words.interval(one['low'], one['high'])}"
+
+
+def _above(one: dict[str, float] | None) -> str:
+    """ "+3.2 [1.9, 4.4]"; nothing for the reference itself."""
+    return (
+        "" if one is None else f"{100 * one['eer']:+.1f} [{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"
+    )
 
 
 def _told(value: float | None) -> str:
@@ -218,24 +245,18 @@ def _cells(content: dict[str, Any], figures: list[dict[str, Any]]) -> list[str]:
 
 def _over_sections(content: dict[str, Any], sections: list[str]) -> list[str]:
     """The mean rate of each row that has all columns in every section."""
-    names = content["columns"]["names"]
-    rows = dict.fromkeys(one["row"] for one in content["figures"])
-    rates = {(one["section"], one["row"], one["column"]): one["eer"] for one in content["figures"]}
-    found = {}
-    for row in rows:
-        by_section = [[rates.get((section, row, name)) for name in names] for section in sections]
-        if all(rate is not None for part in by_section for rate in part):
-            found[row] = [float(np.mean(part)) for part in by_section]
-    if not found:
+    means = sorted((one for one in content["means"] if one["section"] is None), key=lambda one: one["eer"])
+    if not means:
         return []
+    figures = content["figures"]
     head = ["", *sections, MEAN]
     lines = ["## All", "", "| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    cut = {one["row"] for one in content["figures"] if one["undertrained"]}
-    for row, means in sorted(found.items(), key=lambda item: np.mean(item[1])):
-        cells = [f"{100 * mean:.1f}" for mean in means]
-        lines.append(
-            f"| {row} | " + " | ".join(cells) + f" | **{100 * np.mean(means):.1f}**{'†' * (row in cut)} |"
-        )
+    for mean in means:
+        row = mean["row"]
+        own = [[one for one in figures if (one["section"], one["row"]) == (name, row)] for name in sections]
+        cells = [f"{100 * np.mean([one['eer'] for one in part]):.1f}" for part in own]
+        cut = any(one["undertrained"] for part in own for one in part)
+        lines.append("| " + " | ".join([row, *cells, _mean(mean, cut)]) + " |")
     return [*lines, ""]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from detector.config import TrainConfig
 from eval.benchmarks.tables import cells as cells_of
 from eval.benchmarks.tables import views
 from eval.benchmarks.tables.catalogue import TABLES, Plan, Table
-from eval.benchmarks.tables.cells import Cell, Training
-from eval.benchmarks.tables.figures import figures_of
+from eval.benchmarks.tables.cells import Cell, Place, Training
+from eval.benchmarks.tables.figures import above, figures_of, mean_of
 from eval.benchmarks.tables.options import Options
 from eval.scores import ScoreTable, read_scores
 from remasc import Corpus
@@ -40,7 +41,7 @@ class Benchmark:
     failed: dict[str, str] = field(default_factory=dict)  # training -> why
     records: dict[Training, dict[str, Any]] = field(default_factory=dict)
     leaks: list[dict[str, Any]] = field(default_factory=list)
-    _known: dict[Any, dict[str, Any]] = field(default_factory=dict)
+    _known: dict[Any, Any] = field(default_factory=dict)  # cells, or those of a row -> what was measured
 
     def named(self, training: Training) -> str:
         """A training's name, with its corpus where there are several."""
@@ -48,20 +49,60 @@ class Benchmark:
 
     def figures(self) -> list[dict[str, Any]]:
         """One entry for each place of the table whose runs are all finished, in the order of the plan."""
-        places: dict[tuple[str, str, str], list[Cell]] = defaultdict(list)
+        found = []
+        for place, done in self._places().items():
+            if done not in self._known:
+                self._known[done] = self._figures(done)
+            found.append(dict(zip(("section", "row", "column"), place, strict=True)) | self._known[done])
+        return found
+
+    def _places(self) -> dict[Place, tuple[Cell, ...]]:
+        """The finished cells of each place that has any, in the order of the plan."""
+        places: dict[Place, list[Cell]] = defaultdict(list)
         for cell in self.cells:
             places[cell.place].append(cell)
-        found = []
+        found = {}
         for place, runs in places.items():
             done = tuple(cell for cell in runs if cell.training in self.records)
             # a seed that is still missing is no reason to wait; one of several trainings of a seed is
             whole = {cell.training.seed for cell in runs} - {c.training.seed for c in runs if c not in done}
-            done = tuple(cell for cell in done if cell.training.seed in whole)
-            if done:
-                if done not in self._known:
-                    self._known[done] = self._figures(done)
-                found.append(dict(zip(("section", "row", "column"), place, strict=True)) | self._known[done])
+            if done := tuple(cell for cell in done if cell.training.seed in whole):
+                found[place] = done
         return found
+
+    def means(self) -> list[dict[str, Any]]:
+        """The mean of each row over the columns of its section, and over all columns of all sections (section
+        None), where every one of them has a rate; and by how much it is above the table's reference row."""
+        if not self.table.mean:
+            return []
+        rated = {
+            (one["section"], one["row"], one["column"]) for one in self.figures() if one["eer"] is not None
+        }
+        sections = list(dict.fromkeys(cell.section for cell in self.cells))
+        found = []
+        for section in [*sections, *([None] if len(sections) > 1 else [])]:
+            part = [cell for cell in self.cells if section in (None, cell.section)]
+            over = tuple(dict.fromkeys((cell.section, cell.column) for cell in part))
+            if section is None:
+                over = tuple(product(sections, dict.fromkeys(column for _, column in over)))
+            if len(over) < 2 and not self.table.reference:
+                continue
+            whole = {row for row in {cell.row for cell in part} if {(s, row, c) for s, c in over} <= rated}
+            for row in dict.fromkeys(cell.row for cell in part if cell.row in whole):
+                mean, reference = self._mean(row, over), self.table.reference
+                entry = {"section": section, "row": row, "places": len(over)} | mean[0]
+                if reference in whole - {row}:
+                    entry["above"] = above(mean, self._mean(reference, over))
+                found.append(entry)
+        return found
+
+    def _mean(self, row: str, over: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any], np.ndarray]:
+        places = self._places()
+        runs = tuple(places[section, row, column] for section, column in over)
+        if runs not in self._known:
+            tables = [[self.scores(cell) for cell in one] for one in runs]
+            self._known[runs] = mean_of(tables, [[cell.training.seed for cell in one] for one in runs])
+        return self._known[runs]
 
     def _figures(self, runs: Sequence[Cell]) -> dict[str, Any]:
         rows = []
