@@ -56,11 +56,13 @@ def test_a_paired_gain_is_seen_where_there_is_one_alone():
     rng, genuine = np.random.default_rng(0), np.arange(2000) % 2 == 0
     weak = 1.0 * genuine + rng.normal(size=2000)
     better = weak + 1.0 * genuine
-    assert source_figures.paired(weak, better, genuine, None)["excludes_zero"]
-    assert not source_figures.paired(weak, weak + 1e-9 * rng.normal(size=2000), genuine, None)[
-        "excludes_zero"
-    ]
-    assert source_figures.paired(better, weak, genuine, None)["gain"] < 0
+    same, gain = weak + 1e-9 * rng.normal(size=2000), source_figures.paired(weak, better, genuine, None)
+    for prefix in ("", "min_cllr_"):
+        assert gain[f"{prefix}excludes_zero"]
+        assert not source_figures.paired(weak, same, genuine, None)[f"{prefix}excludes_zero"]
+        assert source_figures.paired(better, weak, genuine, None)[f"{prefix}gain"] < 0
+    scaled = source_figures.paired(weak, 3 * weak - 7, genuine, None)  # calibration is no gain
+    assert scaled["gain"] == scaled["min_cllr_gain"] == scaled["min_cllr_high"] == 0
 
 
 def test_rates_hold_their_interval():

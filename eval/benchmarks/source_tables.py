@@ -40,12 +40,15 @@ def markdown(figures: dict[str, Any]) -> str:
 def _differences(found: dict[str, dict]) -> list[str]:
     if not found:
         return []
-    lines = ["| paired difference (points of EER) | | 95 % | |", "|---|---:|---:|---|"]
+    head = "| paired difference | points of EER | 95 % | | least Cllr, in thousandths | 95 % | |"
+    lines = [head, "|---|---:|---:|---|---:|---:|---|"]
     for name, row in found.items():
-        proof = "excludes zero" if row["excludes_zero"] else ""
-        lines.append(
-            f"| {name} | {100 * row['gain']:+.2f} | {100 * row['low']:+.2f} to {100 * row['high']:+.2f} | {proof} |"
-        )
+        cells = [name]
+        for prefix, scale in (("", 100), ("min_cllr_", 1000)):
+            gain, low, high = (scale * row[prefix + key] for key in ("gain", "low", "high"))
+            proof = "excludes zero" if row[f"{prefix}excludes_zero"] else ""
+            cells += [f"{gain:+.3g}", f"{low:+.3g} to {high:+.3g}", proof]
+        lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 
