@@ -247,22 +247,73 @@ def test_siblings_share_what_they_must(corpus_root):
         assert genuine["scene_id"] != replay["scene_id"]
 
 
-@pytest.mark.parametrize(
-    "law", ["level_dbfs", "snr_db", "lead", "trail", "seconds", "distance", "height", "self"]
-)
-def test_both_classes_follow_one_law(speech, law):
+@pytest.fixture(scope="module")
+def many_scenes(speech):
+    recipe = dataclasses.replace(load_recipe("small"), pairs={"train": 300, "dev": 0, "eval": 100})
+    return drawn(recipe, "laws", speech)
+
+
+def from_the_stand(scene: dict) -> np.ndarray:
+    """Where the source is, to the right and ahead of the stand, as a unit vector."""
+    ahead, aside = scene["forward"][:2], (scene["forward"][1], -scene["forward"][0])
+    away = np.subtract(scene["source"], scene["stand"])[:2]
+    return np.array([away @ aside, away @ ahead]) / np.linalg.norm(away)
+
+
+LAWS = {
+    "source height": lambda s: s["source"][2],
+    "source to the right": lambda s: from_the_stand(s)[0],
+    "source ahead": lambda s: from_the_stand(s)[1],
+    "facing": lambda s: -np.dot(s["facing"], np.subtract(s["source"], s["stand"])) / s["distance"],
+    "stand height": lambda s: s["stand"][2],
+    "point beside the source": lambda s: (
+        np.linalg.norm(np.subtract(s["noise"]["point"], s["source"])) if s["noise"]["point"] else 0.0
+    ),
+    "breath": lambda s: s["bystander"]["breath_db"] if s["bystander"] else 0.0,
+    "television": lambda s: float("television" in s["noise"]),
+}
+LAWS |= {key: lambda s, key=key: s[key] for key in ("level_dbfs", "lead", "trail", "seconds", "distance")}
+LAWS |= {
+    key: lambda s, key=key: s["noise"].get(key, 0.0)
+    for key in (
+        "snr_db",
+        "self_dbfs",
+        "slope_db",
+        "point_share",
+        "wind_share",
+        "babble_share",
+        "speed",
+        "rpm",
+    )
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_both_classes_follow_one_law(many_scenes, law):
     """Two-sample Kolmogorov-Smirnov tests on the scenes as drawn, at a fixed seed."""
     from scipy import stats
 
-    recipe = dataclasses.replace(load_recipe("small"), pairs={"train": 300, "dev": 0, "eval": 100})
-    scenes = drawn(recipe, "laws", speech)
-    value = {
-        "snr_db": lambda s: s["noise"]["snr_db"],
-        "self": lambda s: s["noise"]["self_dbfs"],
-        "height": lambda s: s["source"][2],
-    }.get(law, lambda s: s[law])
-    classes = [[value(s) for s in scenes if s["label"] == label] for label in ("genuine", "replay")]
+    classes = [[LAWS[law](s) for s in many_scenes if s["label"] == label] for label in ("genuine", "replay")]
+    assert len(set(classes[0])) > 1
     assert stats.ks_2samp(*classes).pvalue > 0.01
+
+
+def test_neither_headers_nor_times_of_files_tell_the_class(corpus_root):
+    """An array's files begin alike but for their lengths; siblings are written in the order of their numbers."""
+    corpus, scenes = Corpus.from_meta(corpus_root), by_file(read_scenes(corpus_root))
+    for array in ARRAYS:
+        heads = set()
+        for recording in corpus.filter(array=array):
+            head, _, _ = recording.path.read_bytes()[:200].partition(b"data")
+            heads.add(head[:4] + head[8:])  # between them the file's length
+        assert len(heads) == 1
+    written: dict[str, list[tuple[int, int]]] = {}
+    for recording in corpus.filter(array="D4"):
+        scene = scene_of(recording.file_id, scenes)
+        when = recording.path.stat().st_mtime_ns
+        written.setdefault(scene["pair"], []).append((when, scene["index"]))
+    orders = [[index for _, index in sorted(pair)] for pair in written.values()]
+    assert all(order == sorted(order) for order in orders)
 
 
 def test_level_is_the_one_drawn(corpus_root):
@@ -283,9 +334,25 @@ def test_nothing_above_the_speech_band_but_the_microphones(corpus_root):
         assert 0.8 < low / high < 1.25
 
 
-def test_same_bytes_from_two_workers(speech, corpus_root, tmp_path):
-    again = generate(TINY, tmp_path / "two", speech=speech, workers=2, progress=False)
+@pytest.mark.parametrize("workers", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_same_bytes_from_several_workers(speech, corpus_root, tmp_path, workers):
+    again = generate(TINY, tmp_path / "again", speech=speech, workers=workers, progress=False)
     assert digest(again) == digest(corpus_root)
+
+
+def test_same_sound_in_any_order(speech):
+    """What was rendered before a scene, and what that left in memory, changes no sample of it."""
+    from remasc.simulate.render import render_scene
+    from remasc.simulate.speech import Folders
+
+    scenes = drawn(dataclasses.replace(TINY, pairs={"eval": 2}), "order", speech)
+    there, back = (
+        {s["scene_id"]: render_scene(s, "order", ("D4",), Folders(speech))["D4"][0] for s in order}
+        for order in (scenes, scenes[::-1])
+    )
+    assert len(there) == 4
+    for scene_id, waveform in there.items():
+        assert np.array_equal(waveform, back[scene_id]), scene_id
 
 
 @pytest.mark.slow

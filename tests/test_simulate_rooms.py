@@ -5,9 +5,10 @@ from itertools import product
 import numpy as np
 import pytest
 from scipy import fft as sfft
-from scipy import signal
+from scipy import signal, special
 
 from remasc.simulate import noise as noises
+from remasc.simulate.measures import direct_to_reverberant
 from remasc.simulate.places import draw_room
 from remasc.simulate.rooms import PRE, Emitter, Room, images, mixing_time, omni, responses, room_of, transfer
 from remasc.simulate.talkers import GRID, cap_directivity, mouth
@@ -178,18 +179,19 @@ def test_reverberant_energy_equals_the_full_image_method():
 
 
 def test_direct_to_reverberant_ratio_falls_with_distance():
-    """6 dB per doubling: the reverberant field is the same everywhere, the direct path is not."""
+    """6 dB per doubling, less what the reverberant field itself loses: as much as it decays while the direct sound
+    is on its way. (Barron and Lee, JASA 84, 1988.)"""
     room = room_of(draw_room("t", "distance", 3))
-    mic = np.array([room.dims[0] / 2, 0.8, 1.2])
-    direct = []
-    for d in (1.0, 2.0):
-        h = responses(
-            room, [Emitter(mic + [0, d, 0], AHEAD, omni)], mic[None], RATE, np.random.default_rng(0)
-        )[0, 0]
-        first = int(d / room.speed_of_sound * RATE) + 32
-        head = (h[first - 15 : first + 15] ** 2).sum()
-        direct.append(10 * np.log10(head / ((h**2).sum() - head)))
-    assert direct[0] - direct[1] == pytest.approx(6.0, abs=2.0)
+    rng, ratios = np.random.default_rng(0), {1.0: [], 2.0: []}
+    for seed in range(12):
+        mic = np.array([*rng.uniform(0.8, np.array(room.dims[:2]) - 2.8), 1.2])
+        for away, found in ratios.items():
+            source = mic + away * np.array([np.cos(seed), np.abs(np.sin(seed)), 0.0])
+            rir = responses(room, [Emitter(source, AHEAD, omni)], mic[None], RATE, rng)[0]
+            found.append(direct_to_reverberant(rir, RATE, PRE + away / room.speed_of_sound * RATE))
+    fall = np.mean(ratios[1.0]) - np.mean(ratios[2.0])
+    wanted = 20 * np.log10(2) - 60 / np.mean(room.rt60[2:5]) / room.speed_of_sound
+    assert fall == pytest.approx(wanted, abs=0.7)
 
 
 def test_diffuse_coherence_is_sinc():
@@ -222,10 +224,27 @@ def test_mouth_is_wide_in_the_bass_and_narrow_in_the_treble():
     assert -25 < gains[6, 2] < -8  # 8 kHz, behind
 
 
-def test_sphere_cap_equals_a_small_source_on_a_sphere_at_low_frequency():
-    table = cap_directivity(0.001, np.radians(12))
-    assert np.allclose(table, 1, atol=0.06)
-    assert table.shape == (len(BANDS), len(GRID))
+@pytest.mark.parametrize(("radius", "half_angle"), [(0.09, np.radians(12)), (0.05, np.radians(40))])
+def test_sphere_cap_is_the_far_field_of_a_vibrating_cap(radius, half_angle):
+    """The slow way: the cap's velocity expanded by quadrature, each order radiated to 100 m by its own Hankel
+    function, which meets that velocity on the sphere."""
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    inside = (1 + np.cos(half_angle)) / 2 + (1 - np.cos(half_angle)) / 2 * nodes
+    found = cap_directivity(radius, half_angle)
+    for row, frequency in zip(found, np.minimum(BANDS, 7500.0), strict=True):
+        k, pressure = 2 * np.pi * frequency / 343.0, np.zeros(len(GRID), complex)
+        for n in range(int(k * radius) + 15):
+            moved = (2 * n + 1) / 2 * (weights * special.eval_legendre(n, inside)).sum()
+            slope, there = (
+                special.spherical_jn(n, x, derived) + 1j * special.spherical_yn(n, x, derived)
+                for x, derived in ((k * radius, True), (k * 100.0, False))
+            )
+            pressure += moved / slope * there * special.eval_legendre(n, GRID)
+        assert np.abs(row - np.abs(pressure / pressure[-1])).max() < 0.01, frequency
+
+
+def test_a_small_cap_is_omnidirectional_at_low_frequency():
+    assert np.allclose(cap_directivity(0.001, np.radians(12)), 1, atol=0.06)
 
 
 def test_shared_tail_is_coherent_in_the_bass_and_not_in_the_treble():

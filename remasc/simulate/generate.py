@@ -184,7 +184,10 @@ def _render_all(
     workers: int | None,
     progress: bool,
 ) -> None:
-    todo = [scene for scene in scenes if not is_done(scene, arrays, out)]
+    # siblings beside each other, for they say the same, but in the order of their numbers: the times at which files
+    # were written tell no class
+    ordered = sorted(scenes, key=lambda scene: (scene["pair"], scene["index"]))
+    todo = [scene for scene in ordered if not is_done(scene, arrays, out)]
     workers = min(checked_workers(workers), max(1, len(todo)))
     size = max(1, min(8, len(todo) // (4 * workers)))
     jobs = [(todo[i : i + size], corpus_name, arrays, folders, out) for i in range(0, len(todo), size)]
