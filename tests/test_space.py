@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from eval.benchmarks import knobs, space
+from eval.benchmarks import knobs, space, space_facts
 from tests.test_simulate_corpus import TINY, speech  # noqa: F401
 
 
@@ -28,12 +28,12 @@ def test_strongest_finds_what_is_there_and_nothing_where_nothing_is():
 def test_views_of_planes_have_no_level_and_no_length():
     rng = np.random.default_rng(1)
     planes = rng.standard_normal((6, 40, 90)).astype(np.float32)
-    assert space.spectrum(planes[0]).shape == (200,)
-    assert space.space(planes).shape == (480,)
-    assert np.allclose(space.spectrum(planes[0] + 3.0), space.spectrum(planes[0]), atol=1e-5)
+    assert space_facts.spectrum(planes[0]).shape == (200,)
+    assert space_facts.space(planes).shape == (480,)
+    assert np.allclose(space_facts.spectrum(planes[0] + 3.0), space_facts.spectrum(planes[0]), atol=1e-5)
     twice = np.concatenate([planes, planes], axis=-1)
     kept = slice(0, 120)  # all but the change from frame to frame and the peaks
-    assert np.allclose(space.spectrum(twice[0])[kept], space.spectrum(planes[0])[kept], atol=1e-5)
+    assert np.allclose(space_facts.spectrum(twice[0])[kept], space_facts.spectrum(planes[0])[kept], atol=1e-5)
 
 
 def test_every_knob_is_a_recipe_and_turns_something():
@@ -56,6 +56,11 @@ def test_a_small_corpus_is_compared_and_remembered(speech, tmp_path, monkeypatch
     before = (tmp_path / "knob-null-s0" / "D4.json").stat().st_mtime_ns
     knobs.main(options)
     assert (tmp_path / "knob-null-s0" / "D4.json").stat().st_mtime_ns == before
+    told = (tmp_path / "knob-null-s0" / "D4.json").read_bytes()
+    (tmp_path / "knob-null-s0" / "D4.json").unlink()
+    monkeypatch.setattr(knobs, "generate", None)  # what was heard is enough
+    knobs.main(options)
+    assert (tmp_path / "knob-null-s0" / "D4.json").read_bytes() == told
     assert "null control" in " ".join(space.controls([row]))
     with pytest.raises(ValueError, match="unknown knob"):
         knobs.main(dataclasses.replace(options, knobs=("volume",)))

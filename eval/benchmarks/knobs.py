@@ -23,9 +23,11 @@ import numpy as np
 import tyro
 
 from eval.benchmarks import space
+from eval.benchmarks.space_facts import facts_of, kept_facts
 from remasc import Corpus
 from remasc.atomic import whole_file, write_text
 from remasc.simulate import Recipe, generate, load_recipe
+from remasc.simulate.generate import VERSION
 
 
 def _devices(count: int) -> dict[str, Any]:
@@ -102,27 +104,35 @@ def recipe_of(options: Knobs, knob: str) -> Recipe:
 
 
 def compared(options: Knobs, knob: str, seed: int) -> None:
-    """Simulate, hear and compare one corpus on the arrays whose figures are not there yet."""
+    """Simulate, hear and compare one corpus, each unless it was done. What was heard stays when the sound goes."""
     recipe = recipe_of(options, knob)
     place = options.out / f"{recipe.name}-s{seed}"
-    if not (missing := [array for array in options.array if not _kept(place / f"{array}.json", recipe)]):
+    if all(_kept(place / f"{array}.json", recipe) for array in options.array):
         return
     root = place / "corpus"
-    generate(
-        recipe, root, speech=options.speech, noise=options.noise, arrays=options.array, seed=seed,
-        workers=options.workers,
-    )  # fmt: skip
-    corpus = Corpus.from_meta(root)
-    for array in missing:
-        asked = space.Space((root,), place, options.array, workers=options.workers)
-        row, trials = space.compare(root, corpus, array, asked)
+    heard = {array: place / "facts" / f"{array}-{recipe.sha256[:12]}.npz" for array in options.array}
+    if not all(path.is_file() for path in heard.values()):
+        generate(
+            recipe, root, speech=options.speech, noise=options.noise, arrays=options.array, seed=seed,
+            workers=options.workers,
+        )  # fmt: skip
+        corpus = Corpus.from_meta(root)
+        for array, path in heard.items():
+            facts_of(corpus, array, path, options.workers)
+        if not options.keep:
+            shutil.rmtree(root)
+    card = {
+        "name": f"{recipe.name}-v{recipe.version}-s{seed}",
+        "version": VERSION,
+        "recipe": recipe.to_dict(),
+    }
+    for array, path in heard.items():
+        row, trials = space.compare(card, array, kept_facts(path))
         with whole_file(place / f"{array}.npz") as temporary, temporary.open("wb") as handle:
             columns: dict[str, Any] = {"truth": trials.truth, "voice": trials.voice, **trials.scores}
             np.savez(handle, **columns)
         row |= {"knob": knob, "seed": seed, "recipe": recipe.to_dict()}
         write_text(place / f"{array}.json", json.dumps(row, indent=1) + "\n")
-    if not options.keep:
-        shutil.rmtree(root)
 
 
 def _kept(path: Path, recipe: Recipe) -> bool:

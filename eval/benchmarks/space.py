@@ -8,8 +8,6 @@ classifier and its settings chosen on dev, eval scored once. Intervals are of vo
 
 The dummy control: where dummy gains 2 points or more on single (the upper bound), the comparison hears something
 else than space. The null control is a corpus of a recipe with `null = true`: all views owe 45 to 55 %.
-
-Shapes: M microphones, T samples, C planes, K bands, N frames, D facts.
 """
 
 from __future__ import annotations
@@ -25,26 +23,17 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from eval.benchmarks.space_facts import KNOBS, Facts, facts_of
 from eval.breakdown import voice_groups
 from eval.metrics import eer, percentile_interval, resampled_counts
 from eval.probes import NOTHING
-from remasc import ARRAYS, Corpus, Recording, read_audio
-from remasc.atomic import whole_file, write_text
-from remasc.audio import resample
-from remasc.parallel import tracked, unordered
-from remasc.protocol import PARTITIONS, partitions
-from remasc.simulate.layout import by_file, read_scenes, scene_of
+from remasc import ARRAYS, Corpus
+from remasc.atomic import write_text
+from remasc.protocol import PARTITIONS
 
 VIEWS = ("single", "dummy", "spatial", "both")
 GAINS = (("single", "both"), ("dummy", "both"), ("single", "dummy"))
 DRAWS = 1000
-_CHUNK = 16
-# knobs that scenes have by themselves, and what a scene has of each
-KNOBS = {
-    "SNR (dB)": lambda scene: scene["noise"]["snr_db"],
-    "distance (m)": lambda scene: scene["distance"],
-    "RT60 at 1 kHz (s)": lambda scene: scene["room"]["rt60"][3],
-}
 
 
 @dataclass(frozen=True)
@@ -77,9 +66,17 @@ def main(options: Space) -> None:
             )
         present = [name for name in ARRAYS if any(r.array == name for r in corpus)]
         for array in options.array or present:
-            found.append(compare(root, corpus, array, options)[0])
+            kept = (options.cache or options.out / "facts") / f"{array}-{_stamp(corpus, array)}.npz"
+            found.append(compare(corpus.card, array, facts_of(corpus, array, kept, options.workers))[0])
             write(options.out, found)
     print((options.out / "table.md").read_text(encoding="utf-8"))
+
+
+def _stamp(corpus: Corpus, array: str) -> str:
+    """Changes with the sound files of an array."""
+    files = [(r.trial_id, r.path.stat()) for r in corpus.filter(array=array)]
+    told = "\n".join(f"{trial} {file.st_size} {file.st_mtime_ns}" for trial, file in files)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -91,27 +88,32 @@ class Trials:
     scores: dict[str, np.ndarray]
 
 
-def compare(root: Path, corpus: Corpus, array: str, options: Space) -> tuple[dict[str, Any], Trials]:
-    """The figures of one array of one corpus, and what they are of."""
-    parts = {name: list(part.filter(array=array)) for name, part in partitions(corpus).items()}
-    views, labels = facts(parts, array, options)
-    found = {view: strongest({name: views[name, view] for name in PARTITIONS}, labels) for view in VIEWS}
-    scenes = by_file(read_scenes(root))
-    told = [scene_of(r.file_id, scenes) for r in parts["eval"]]
-    voice = np.array([scene["voice"] for scene in told])
-    trials = Trials(labels["eval"] == 1, voice, {view: each.scores for view, each in found.items()})
+def compare(card: dict[str, Any], array: str, facts: Facts) -> tuple[dict[str, Any], Trials]:
+    """The figures of one array of the corpus of a card, and what they are of."""
+    part = {name: facts.partition == name for name in PARTITIONS}
+    found = {
+        view: strongest(
+            {name: columns[rows] for name, rows in part.items()},
+            {name: facts.truth[rows] for name, rows in part.items()},
+        )
+        for view, columns in facts.views().items()
+    }
+    judged = part["eval"]
+    trials = Trials(facts.truth[judged], facts.voice[judged], {view: f.scores for view, f in found.items()})
     figures = figures_of([trials])
     for view, cell in figures["views"].items():
         cell["classifier"] = found[view].name
     return {
-        "corpus": corpus.card["name"],
-        "version": corpus.card["version"],
-        "protocol": corpus.card["recipe"]["protocol"],
-        "null": bool(corpus.card["recipe"].get("null")),
+        "corpus": card["name"],
+        "version": card["version"],
+        "protocol": card["recipe"]["protocol"],
+        "null": bool(card["recipe"].get("null")),
         "array": array,
-        "trials": {name: [int((labels[name] == k).sum()) for k in (1, 0)] for name in PARTITIONS},
+        "trials": {
+            name: [int((facts.truth[rows] == k).sum()) for k in (True, False)] for name, rows in part.items()
+        },
         **figures,
-        "knobs": _knobs(told, trials),
+        "knobs": _knobs(facts.knobs[judged], trials),
     }, trials
 
 
@@ -150,11 +152,10 @@ def _error(trials: Trials, view: str, own: np.ndarray | int = 1, other: np.ndarr
     return float(eer(np.repeat(scores[trials.truth], own), np.repeat(scores[~trials.truth], other))[0])
 
 
-def _knobs(scenes: list[dict], trials: Trials) -> list[dict]:
-    """EER of each view in the lower, middle and upper third of eval by what the scenes have of each knob."""
+def _knobs(had: np.ndarray, trials: Trials) -> list[dict]:
+    """EER of each view in the lower, middle and upper third of eval by what the scenes have of each knob (n, 3)."""
     rows = []
-    for knob, of in KNOBS.items():
-        values = np.array([of(scene) for scene in scenes])
+    for knob, values in zip(KNOBS, had.T, strict=True):
         edges = np.quantile(values, [0, 1 / 3, 2 / 3, 1])
         for low, high in pairwise(edges):
             kept = (values >= low) & (values <= high)
@@ -170,100 +171,6 @@ def _knobs(scenes: list[dict], trials: Trials) -> list[dict]:
     return rows
 
 
-# ---------------------------------------------------------------- what is heard
-
-
-def facts(
-    parts: dict[str, list[Recording]], array: str, options: Space
-) -> tuple[dict[tuple[str, str], np.ndarray], dict[str, np.ndarray]]:
-    """Facts (n, D) by partition and view, and labels (n,) by partition; kept on disk, for they take minutes."""
-    everything = [r for part in parts.values() for r in part]
-    told = "\n".join(f"{r.trial_id} {r.path.stat().st_size} {r.path.stat().st_mtime_ns}" for r in everything)
-    folder = options.cache or options.out / "facts"
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / f"{array}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.npz"
-    if not kept.is_file():
-        jobs = [(everything[i : i + _CHUNK], i) for i in range(0, len(everything), _CHUNK)]
-        rows: list[Any] = [None] * len(everything)
-        done = ((len(found), (first, found)) for first, found in unordered(_heard, jobs, options.workers))
-        for first, found in tracked(done, f"hearing {array}", len(everything), 0, True):
-            rows[first : first + len(found)] = found
-        columns = {view: np.array([row[view] for row in rows], np.float32) for view in rows[0]}
-        with whole_file(kept) as temporary, temporary.open("wb") as handle:
-            np.savez(handle, **columns)
-    with np.load(kept, allow_pickle=False) as columns:
-        heard = {view: columns[view] for view in ("spectrum", "copied", "spatial")}
-    joined = {
-        "single": heard["spectrum"],
-        "dummy": np.hstack([heard["spectrum"], heard["copied"]]),
-        "spatial": heard["spatial"],
-        "both": np.hstack([heard["spectrum"], heard["spatial"]]),
-    }
-    views, labels, first = {}, {}, 0
-    for name, part in parts.items():
-        for view, columns in joined.items():
-            views[name, view] = columns[first : first + len(part)]
-        labels[name] = np.array([int(r.label) for r in part])
-        first += len(part)
-    return views, labels
-
-
-def _heard(recordings: list[Recording], first: int) -> tuple[int, list[dict[str, np.ndarray]]]:
-    import torch
-
-    from detector.frontends.planes import CovariancePlanes
-
-    torch.set_num_threads(1)
-    front, out = CovariancePlanes(), []
-    for recording in recordings:
-        waveform, rate = read_audio(recording.path)
-        x = torch.from_numpy(np.ascontiguousarray(resample(waveform, rate, front.sample_rate)))
-        planes = front(x[None])[0].numpy()
-        copied = front(x[None, :1].expand(-1, len(x), -1))[0].numpy()
-        alone = front(x[None, :1])[0].numpy()[0]
-        out.append({"spectrum": spectrum(alone), "copied": space(copied), "spatial": space(planes)})
-    return first, out
-
-
-def _loud_and_quiet(level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the louder half of the frames and of the quietest fifth, by the mean level (K, N)."""
-    order = np.argsort(level.mean(axis=0))
-    return order[-max(3, len(order) // 2) :], order[: max(3, len(order) // 5)]
-
-
-def spectrum(level: np.ndarray) -> np.ndarray:
-    """What one channel tells, (5 K,): level per band (K, N) in loud frames, what the quiet ones lie below it, its
-    spread, its change from frame to frame, and how far the peaks stand out; without the overall level."""
-    loud, quiet = _loud_and_quiet(level)
-    shape = level - level.mean()
-    return np.concatenate(
-        [
-            shape[:, loud].mean(axis=1),
-            shape[:, quiet].mean(axis=1) - shape[:, loud].mean(axis=1),
-            level[:, loud].std(axis=1),
-            np.diff(level, axis=1).std(axis=1),
-            np.percentile(shape, 95, axis=1) - np.median(shape, axis=1),
-        ]
-    )
-
-
-def space(planes: np.ndarray) -> np.ndarray:
-    """What the covariance's invariants tell, (12 K,): each of the four spatial planes (C, K, N) in loud frames, in
-    quiet ones, and its spread in the loud ones."""
-    loud, quiet = _loud_and_quiet(planes[0])
-    return np.concatenate(
-        [
-            part
-            for plane in planes[1:5]
-            for part in (
-                plane[:, loud].mean(axis=1),
-                plane[:, quiet].mean(axis=1),
-                plane[:, loud].std(axis=1),
-            )
-        ]
-    )
-
-
 # ---------------------------------------------------------------- who decides
 
 
@@ -276,7 +183,10 @@ class Found:
 
 
 def strongest(columns: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> Found:
-    """The best on dev of a linear discriminant, support vectors (two widths) and boosted trees, applied to eval."""
+    """The best on dev, applied to eval, of a linear discriminant, support vectors (two widths) and boosted trees.
+
+    columns: facts (n, D) of each partition; labels: whether they are genuine (n,).
+    """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.svm import SVC
@@ -295,7 +205,7 @@ def strongest(columns: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> 
             max_iter=200, learning_rate=0.06, max_leaf_nodes=15, l2_regularization=1.0, random_state=0
         ),
     }
-    dev = labels["dev"] == 1
+    dev = labels["dev"]
 
     def error(model: Any) -> float:
         scores = model.fit(x["train"], labels["train"]).decision_function(x["dev"])
@@ -305,7 +215,7 @@ def strongest(columns: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> 
     return Found(best, candidates[best].decision_function(x["eval"]))
 
 
-def _interval(values: Sequence[float]) -> list[float]:
+def _interval(values: Any) -> list[float]:
     return [float(v) for v in percentile_interval(np.asarray(values))]
 
 
