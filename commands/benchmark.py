@@ -30,6 +30,10 @@ TABLES = {
         "Give a closed and an open corpus to have both protocols in one page, and --held-out environment "
         "playback_device source_recorder position array for what was never heard in training.",
     ),
+    "ablation": (
+        "What our detector is without space, spectrum, augmentation, length, size: 6 trainings a seed",
+        "One for all arrays each; that of the whole detector is also one of peers.",
+    ),
     "positions": (
         "What place alone tells: 10 trainings an array and seed",
         "--corpus takes two: the one whose classes stand in different places (recipe negative-places, remasc-sim), "

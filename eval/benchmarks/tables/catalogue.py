@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from detector.config import ANY_ARRAY, ARRAY_NAMES, DEFAULTS
 from eval.benchmarks.tables import published
-from eval.benchmarks.tables.cells import Cell, Test, Training
+from eval.benchmarks.tables.cells import BEGINNING, BEGUN, EDGE, Cell, Test, Training
 from eval.benchmarks.tables.conditions import Conditions, held_out, of, present, protocol, words
 from eval.benchmarks.tables.options import Options
 from remasc import ARRAYS, Corpus
@@ -203,6 +203,27 @@ def _positions(plan: Plan) -> Iterator[Cell]:
                     yield Cell(array, system, f"{trained} → {tested}", training, test)
 
 
+ABLATION = {  # row -> what the training is without, and the seconds of each command that are tested (0: all)
+    "compact": ("", 0.0),
+    "without space": ("without-space", 0.0),
+    "without spectrum": ("without-spectrum", 0.0),
+    "without augmentation": ("without-augmentation", 0.0),
+    "first second only": (BEGUN, BEGINNING),
+    "tested on the first second": ("", BEGINNING),
+    "edge variant": (EDGE, 0.0),
+}
+
+
+def _ablation(plan: Plan) -> Iterator[Cell]:
+    for seed, system in plan.each():
+        for corpus in plan.corpora:
+            for array in plan.arrays(corpus):
+                for row, (variant, seconds) in ABLATION.items():
+                    training = _training(corpus, system, array, seed, variant=variant)
+                    test = Test(corpus.root, array, seconds=seconds)
+                    yield Cell(_section(plan, corpus), row, array, training, test)
+
+
 NN = ("nn-single", "nn-dummy", "nn-multichannel")
 TABLES = {
     table.name: table
@@ -256,6 +277,21 @@ TABLES = {
             ),
         ),
         Table("peers", "All detectors", "array", tuple(DEFAULTS), _peers, published.PEERS),
+        Table(
+            "ablation",
+            "What the parts of our detector are worth",
+            "array",
+            ("compact",),
+            _ablation,
+            only=True,
+            reference="compact",
+            notes=(
+                "Every row has the schedule and the seeds of compact. Without space the level alone is seen, the "
+                "mean over the microphones; without spectrum only how they agree. Augmentation hides either in one "
+                "item of eight, which leaves these two rows nothing there. Without augmentation nothing is varied "
+                "in training. First second only is so in training and in the test.",
+            ),
+        ),
         Table(
             "positions",
             "How much of the gain is position",

@@ -13,16 +13,17 @@ import json
 import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 from detector.config import BASELINES, DEFAULTS, TrainConfig
 from eval.benchmarks.tables import processes
 from eval.benchmarks.tables.conditions import Conditions, slug
-from eval.benchmarks.tables.views import some_minutes
+from eval.benchmarks.tables.views import beginnings, some_minutes
 from remasc import Corpus
 from remasc.atomic import write_text
 from remasc.parallel import default_workers
@@ -35,8 +36,18 @@ QUICK_EPOCHS = 2
 _TURN = threading.Lock()  # a cluster's worker may have threads; torch's random numbers are the process's
 
 
-Scored = tuple[Path, str, float]  # corpus, array, minutes of adaptation
 Place = tuple[str, str, str]  # section, row, column
+BEGINNING = 1.0  # seconds of a command that is only begun
+EDGE, BEGUN = "edge", "first-second"  # variants of our detector that its trainer knows; others: `ablation`
+
+
+class Scored(NamedTuple):
+    """What is scored: an array's trials, after `minutes` of adaptation, by their first `seconds` (0: all)."""
+
+    corpus: Path
+    array: str
+    minutes: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,7 @@ class Training:
 
     `array` is "all" for one set of weights for every array. `only` keeps, `without` holds out (`remasc.protocol`);
     `minutes` of `target`, an array, are added back. `channels` are the microphones heard ("1-4"), None all.
+    `variant` is what our detector is trained without, empty for all of it.
     """
 
     corpus: Path
@@ -57,6 +69,7 @@ class Training:
     minutes: float = 0.0
     filters: int = 64
     channels: str | None = None
+    variant: str = ""
 
     @property
     def selection(self) -> str:
@@ -68,7 +81,7 @@ class Training:
     @property
     def name(self) -> str:
         """Of its folder."""
-        words = [self.system, self.array, self.selection]
+        words = [self.system, self.array, self.variant, self.selection]
         words += [f"P{self.filters}" if self.filters != 64 else "", f"ch{self.channels or ''}"]
         words.append(f"seed{self.seed}")
         return "-".join(word for word in words if word not in ("", "ch"))
@@ -81,6 +94,7 @@ class Training:
         only_nn = {"filters": self.filters} if self.system.startswith("nn-") else {}
         if self.channels is not None:
             only_nn["channels"] = self.channels
+        known = {EDGE: {"backbone": "edge"}, BEGUN: {"seconds": BEGINNING}}.get(self.variant, {})
         return TrainConfig(
             heard,
             runs_folder(out, self.corpus) / self.name,
@@ -90,14 +104,15 @@ class Training:
             epochs=epochs,
             cache=out / "prepared",
             device=device,
-            **only_nn,
+            **only_nn | known,
         )
 
 
 @dataclass(frozen=True)
 class Test:
     """The trials of an array of a corpus, those that `only` keeps, or that `without` held out of training; judged
-    after `minutes` of the array's own recordings (of train) adapted the detector to it, 0 as it was trained."""
+    after `minutes` of the array's own recordings (of train) adapted the detector to it, 0 as it was trained, and by
+    their first `seconds`, 0 by all of them."""
 
     __test__ = False  # no test of pytest's
 
@@ -106,11 +121,12 @@ class Test:
     only: Conditions = ()
     without: Conditions = ()
     minutes: float = 0.0
+    seconds: float = 0.0
 
     @property
     def scored(self) -> Scored:
         """What is scored, once, for all tests of the same recordings."""
-        return self.corpus, self.array, self.minutes
+        return Scored(self.corpus, self.array, self.minutes, self.seconds)
 
 
 @dataclass(frozen=True)
@@ -143,8 +159,9 @@ def runs_folder(out: Path, corpus: Path) -> Path:
 
 
 def score_folder(config: TrainConfig, scored: Scored, split: str) -> Path:
-    root, array, minutes = scored
-    return config.out / f"{split}-{root.resolve().name}-{array}{_after(minutes)}"
+    root, array, minutes, seconds = scored
+    begun = f"-first-{seconds:g}s" if seconds else ""
+    return config.out / f"{split}-{root.resolve().name}-{array}{_after(minutes)}{begun}"
 
 
 def _after(minutes: float) -> str:
@@ -162,29 +179,48 @@ class How:
     processes: int = 1
 
 
-def run(config: TrainConfig, tests: list[Scored], how: How) -> dict[str, Any]:
+def run(config: TrainConfig, tests: list[Scored], how: How, variant: str = "") -> dict[str, Any]:
     """Train what is not trained and score what is not scored: the run.json, and the speed (CPU seconds for a second
     of sound) by folder of scores."""
-    from detector.batch import score_corpus
-    from detector.train import train
-
     with _TURN, _beside(not how.alone), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "this .* was trained on .*, not on")  # which is the question
-        if not (config.out / "run.json").exists():
-            _prepare(config, how.shown)
-            if how.processes > 1 and config.system not in BASELINES:
-                threads = max(1, default_workers() // how.processes) if how.alone else 1
-                processes.train(config, how.processes, threads)
-        folder = train(config, progress=how.shown).folder
-        speeds = {}
+        folder = _trained(config, how, variant)
         with _held(folder / ".scoring.lock"):  # another benchmark may test the same training
-            for root, array, minutes in tests:
-                corpus, out = Corpus.from_meta(root), score_folder(config, (root, array, minutes), how.split)
-                detector = _adapted(folder, corpus, array, minutes) if minutes else folder
-                options = {"split": how.split, "arrays": [array], "progress": how.shown}
-                score_corpus(str(detector), corpus, out, workers=None if how.alone else 1, **options)
-                speeds[out.name] = _speed(detector, corpus, out / SPEED, how.split, array)
+            speeds = {score_folder(config, test, how.split).name: _score(config, test, how) for test in tests}
     return json.loads((folder / "run.json").read_text(encoding="utf-8")) | {"speeds": speeds}
+
+
+def _trained(config: TrainConfig, how: How, variant: str) -> Path:
+    """The folder of the training, which is finished then."""
+    from detector.train import train
+    from eval.benchmarks.tables import ablation
+
+    network = ablation.NETWORKS.get(variant)
+    if not (config.out / "run.json").exists():
+        _prepare(config, how.shown, network)
+        if how.processes > 1 and config.system not in BASELINES and network is None:
+            threads = max(1, default_workers() // how.processes) if how.alone else 1
+            processes.train(config, how.processes, threads)
+    if network is None:
+        train(config, progress=how.shown)
+    else:  # `replayguard train` does not know it, so that it is trained in this process
+        ablation.train(config, variant, progress=how.shown)
+    return config.out
+
+
+def _score(config: TrainConfig, test: Scored, how: How) -> float:
+    """Score what is not scored; the speed."""
+    from detector.batch import score_corpus
+
+    corpus, folder, out = Corpus.from_meta(test.corpus), config.out, score_folder(config, test, how.split)
+    detector = _adapted(folder, corpus, test.array, test.minutes) if test.minutes else folder
+    with ExitStack() as stack:
+        if test.seconds and not (out / SPEED).exists():
+            place = stack.enter_context(TemporaryDirectory(prefix=".begun.", suffix=".partial", dir=folder))
+            corpus = beginnings(Path(place), corpus, how.split, test.array, test.seconds)
+        options = {"split": how.split, "arrays": [test.array], "progress": how.shown}
+        score_corpus(str(detector), corpus, out, workers=None if how.alone else 1, **options)
+        return _speed(detector, corpus, out / SPEED, how.split, test.array)
 
 
 def _adapted(folder: Path, corpus: Corpus, array: str, minutes: float) -> Path:
@@ -219,14 +255,14 @@ def _beside(others: bool) -> Iterator[None]:
         yield
 
 
-def _prepare(config: TrainConfig, shown: bool) -> None:
+def _prepare(config: TrainConfig, shown: bool, variant: Callable[[], Any] | None = None) -> None:
     """Fill the cache that cells share, one cell at a time: two builders would take each other's files."""
     from detector.loading import build_examples, training_parts
     from detector.systems import build_network, specify
     from remasc import ARRAYS
 
     specification = specify(config.system, tuple(ARRAYS[name] for name in config.arrays), config.microphones)
-    network = build_network({"specification": specification.as_dict()})
+    network = variant() if variant else build_network({"specification": specification.as_dict()})
     parts = training_parts(config, Corpus.from_meta(config.corpus))
     config.cache.mkdir(parents=True, exist_ok=True)
     with _held(config.cache / ".lock"):

@@ -105,7 +105,7 @@ def _job(
 ) -> tuple[Training, dict[str, Any] | str]:
     """The record of a training, or why it failed: whatever happens in one cell, the others go on."""
     try:
-        return training, cells_of.run(config, tests, how)
+        return training, cells_of.run(config, tests, how, training.variant)
     except (ValueError, OSError) as error:
         return training, str(error)
     except Exception as error:

@@ -18,6 +18,7 @@ from eval.benchmarks.tables.conditions import Conditions, words
 from eval.benchmarks.tables.options import Options
 from remasc import Corpus, Label, Recording
 from remasc.atomic import write_text
+from remasc.audio import audio_info, read_audio, write_wav
 from remasc.protocol import PARTITIONS, held_out, partitions
 from remasc.schema import name_of
 
@@ -134,6 +135,19 @@ def _first_of_each(part: Corpus, count: int) -> Corpus:
         if seen[group] <= count:
             kept.add(r)
     return part.replace(r for r in part if r in kept)
+
+
+def beginnings(folder: Path, corpus: Corpus, split: str, array: str, seconds: float) -> Corpus:
+    """The trials of a partition and array, each cut after its first seconds: a corpus with sounds of its own."""
+    part = partitions(corpus)[split].filter(array=array).trials()
+    cut = Corpus.from_meta(write_view(folder, corpus, {split: list(part)}))
+    for data in {r.path.parent for r in cut}:
+        data.unlink()  # the link to the whole ones
+        data.mkdir()
+    for whole, begun in zip(part, cut, strict=True):
+        waveform, rate = read_audio(whole.path, seconds=seconds)
+        write_wav(begun.path, waveform, rate, audio_info(whole.path).subtype)
+    return cut
 
 
 def write_view(
