@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from detector.backbones import PSLA
+from detector.backbones.convolutions import CELLS, Depthwise, OfOneCell, SiLU
 from detector.backbones.psla import _Attention, published_name
 from tests.golden_outputs import fill, read_golden
 
@@ -72,6 +73,58 @@ def test_strided_convolutions_pad_as_for_their_picture():
         plain = [m for m in PSLA(2, "b0", 1).effnet.modules() if getattr(m, "stride", 0) == (2, 2)]
     assert [m.before_after for m in strided] == [(0, 1), (0, 1), (2, 2), (1, 1), (2, 2)]
     assert [m.before_after for m in plain] == [(0, 1), (0, 1), (1, 2), (0, 1), (1, 2)]
+
+
+def gradients(call, *leaves):
+    """Of a weighted sum of what `call` says, after the outcome itself."""
+    leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
+    y = call(*leaves)
+    weight = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
+    return y, *torch.autograd.grad((y * weight).sum(), leaves)
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 4, 3), (1, 2, 1, 1), (2, 3, CELLS, 2)])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_depthwise_filters_learn_what_plain_ones_learn(shape, memory):
+    """Also of a map above `CELLS`, which is left to torch."""
+    torch.manual_seed(0)
+    channels = shape[1]
+    conv = Depthwise(channels, channels, 5, padding=2, groups=channels, bias=False).double()
+    x = torch.randn(shape, dtype=torch.double).contiguous(memory_format=memory)
+
+    def ours(x, weight):
+        return torch.func.functional_call(conv, {"weight": weight}, (x,))
+
+    def plain(x, weight):
+        return F.conv2d(x, weight, padding=2, groups=channels)
+
+    torch.testing.assert_close(
+        gradients(ours, x, conv.weight), gradients(plain, x, conv.weight), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_frozen_and_empty_depthwise_convolutions():
+    conv = Depthwise(4, 4, 5, padding=2, groups=4, bias=False)
+    assert conv(torch.randn(0, 4, 3, 3)).shape == (0, 4, 3, 3)
+    conv.requires_grad_(False)
+    x = torch.randn(2, 4, 3, 3, requires_grad=True)
+    conv(x).sum().backward()
+    assert x.grad is not None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv.requires_grad_()(x.detach()).dtype == torch.bfloat16
+
+
+def test_channel_weights_and_activation_are_timms():
+    torch.manual_seed(0)
+    conv, x = OfOneCell(5, 3, 1), torch.randn(4, 5, 1, 1)
+    for got, wanted in zip(
+        gradients(conv, x), gradients(lambda x: F.conv2d(x, conv.weight, conv.bias), x), strict=True
+    ):
+        torch.testing.assert_close(got, wanted)
+    for got, wanted in zip(gradients(SiLU(), x), gradients(F.silu, x), strict=True):
+        torch.testing.assert_close(got, wanted)
+    kinds = [type(m) for m in PSLA(2).effnet.modules()]
+    assert (kinds.count(Depthwise), kinds.count(OfOneCell)) == (7, 32)
 
 
 def test_planes_and_lengths():

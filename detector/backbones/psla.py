@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detector.backbones.convolutions import learn_fast, pad_as_for
 from detector.published.weights import misfit, published_tensors
 from remasc.sentences import quoted
 
@@ -77,8 +78,8 @@ class PSLA(nn.Module):
             drop_path_rate=DROP_PATH,
             bn_momentum=STATISTICS,
         )
-        _pad_as_for(self.effnet, PICTURES[variant])
-        self.effnet.conv_stem.register_forward_hook(_channels_innermost)
+        pad_as_for(self.effnet, PICTURES[variant])
+        learn_fast(self.effnet)
         self.attention = _Attention(self.effnet.num_features, num_classes, heads)
 
     def embed(self, x: Tensor) -> Tensor:
@@ -169,39 +170,3 @@ def _all(convolutions: nn.Module, x: Tensor) -> Tensor:
     weight = torch.cat([head.weight[..., 0] for head in heads])
     y = F.conv1d(x, weight, torch.cat([head.bias for head in heads])).unflatten(1, (len(heads), -1))
     return (y.float() if y.dtype.itemsize < 4 else y).sigmoid()  # half precision would lose the floor
-
-
-def _channels_innermost(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """channels_last, which the convolutions behind keep: half as fast again on a CPU, the same result."""
-    return output.contiguous(memory_format=torch.channels_last)
-
-
-class _Padded(nn.Conv2d):
-    """A convolution with its own padding (before, after), the same along both axes."""
-
-    before_after = (0, 0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, self.before_after * 2))
-
-
-def _pad_as_for(effnet: nn.Module, size: int) -> None:
-    """Fix the padding of every strided convolution to what a picture of `size` pixels asks for.
-
-    So the published model has it, whatever it is shown; timm's asks the input, and shifts by one where a size
-    is odd. The two are the same for B0 on frames and bands in multiples of 32.
-    """
-    for name, conv in list(effnet.named_modules()):
-        if not isinstance(conv, nn.Conv2d) or conv.stride == (1, 1):
-            continue
-        stride, taps = conv.stride[0], conv.kernel_size[0]
-        smaller = -(-size // stride)
-        missing = max(0, (smaller - 1) * stride + taps - size)
-        padded = _Padded(
-            conv.in_channels, conv.out_channels, taps, stride, groups=conv.groups, bias=conv.bias is not None
-        )
-        padded.weight, padded.bias = conv.weight, conv.bias
-        padded.before_after = (missing // 2, missing - missing // 2)
-        parent, _, last = name.rpartition(".")
-        setattr(effnet.get_submodule(parent), last, padded)
-        size = smaller
