@@ -21,7 +21,7 @@ import torch
 
 from detector import quality
 from detector.adapted import HEAD, adapter_file, keep_adapter
-from detector.checkpoint import save_checkpoint
+from detector.checkpoint import load_checkpoint, save_checkpoint
 from detector.classify.data import Clip, read_clips
 from detector.score import BUNDLED, Detector, bundled_names, load
 from detector.ways import Adapted, Heard, learn
@@ -50,7 +50,7 @@ def adapt(
     `recordings` is a folder with genuine/ and perhaps replay/, or a CSV file,label[,speaker]. ValueError, before
     anything is written, where they hold too little or are not of this array.
     """
-    out, loaded = Path(out), load(detector)
+    out, loaded = Path(out), _base(detector)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: is there already; give a new folder with --out")
     check_base(loaded)
@@ -71,6 +71,26 @@ def _beyond(found: Adapted, stated: float) -> Iterator[str]:
             f"{accepted} of {of} held-out replays are accepted, more than the {stated:.0%} that the threshold was "
             f"set for; --p-fa {stated:g} moves it, and the llr with it"
         )
+
+
+def _base(detector: str | Path) -> Detector:
+    """The detector to begin from; a classifier's sound checkpoint is not called damaged, but what it is."""
+    try:
+        return load(detector)
+    except ValueError:
+        from detector.classify.store import KIND
+
+        try:
+            kind = load_checkpoint(_folder(detector))[0].get("kind")
+        except ValueError:
+            kind = None
+        if kind != KIND:
+            raise
+        raise ValueError(
+            f"{detector}: is an audio classifier, no replay detector; give a bundled one "
+            f"({', '.join(bundled_names())}) or a folder of `replayguard train` (for a classifier there is "
+            "`replayguard classify adapt`)"
+        ) from None
 
 
 def check_base(loaded: Detector) -> None:

@@ -13,6 +13,8 @@ from detector.adapt import adapt, hear, labelled, said_of, write
 from detector.adapted import open_arrays
 from detector.baselines import Void
 from detector.checkpoint import save_checkpoint
+from detector.classify.network import Architecture, build
+from detector.classify.store import save_classifier
 from detector.ways import FEW_SPEAKERS, LEAST, Adapted, Heard, folds_of, learn, logistic
 from eval.metrics import cllr
 from remasc import ARRAYS, get_array, read_audio
@@ -143,6 +145,20 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(recordings, tmp_path):
         adapt("edge", recordings, "D1", tmp_path / "odd", progress=False)
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("backbone", ["psla", "ast"])
+def test_a_classifiers_checkpoint_is_called_what_it_is_and_a_damaged_one_damaged(
+    recordings, tmp_path, backbone
+):
+    network = build(Architecture(("yes", "no"), backbone=backbone))
+    folder = save_classifier(tmp_path / "model", network, network.state_dict(), training={}, run={})
+    with pytest.raises(ValueError, match="is an audio classifier, no replay detector; give a bundled one"):
+        adapt(folder, recordings, "D1", tmp_path / "out", progress=False)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="copy the folder anew"):
+        adapt(folder, recordings, "D1", tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("system", ["acoustic-maps", "malrad", "void"])
