@@ -1,8 +1,8 @@
 """A simulated corpus's card: what is in it, by class, and pictures of it, in one folder that can be read anywhere.
 
-ROOT/card/card.md with scene-plan.png, spectrograms.png and devices.png beside it. Everything is read from what the
-corpus says of itself (corpus.json, scenes.jsonl) and from a few of its files; the leak probes' verdict joins it
-when they have been run (ROOT/probes.json, written by `replayguard corpus probe`).
+ROOT/card/card.md with its pictures (`PICTURES`) beside it. Everything is read from what the corpus says of itself
+(corpus.json, scenes.jsonl) and from a few of its files; the leak probes' verdict joins it when they have been run
+(ROOT/probes.json, written by `replayguard corpus probe`).
 """
 
 from __future__ import annotations
@@ -10,25 +10,28 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from eval import card_figures
+from eval.card_laws import Law, laws_of, laws_table
 from eval.probes import Verdict, conclusion, table
-from remasc import Corpus, Recording, read_audio
+from remasc import Corpus, Recording
 from remasc.atomic import whole_file, write_text
-from remasc.identity import scene_rng
 from remasc.protocol import partitions
 from remasc.schema import name_of
 from remasc.simulate.layout import by_file, read_scenes, scene_of
-from remasc.simulate.measures import scene_measures
 
-SAMPLE = 40  # scenes of each class whose responses and files are looked at
 FOLDER = "card"
 PROBES = "probes.json"
+PICTURES = {
+    "laws.png": "What share of each class lies below a value, for each of the laws above: one law, one line",
+    "scene-plan.png": "From above: stands with their direction, talkers and devices as they face, background",
+    "spectrograms.png": "Spectrograms of first channels, 70 dB from their loudest: genuine above, below a "
+    "replay of its words",
+    "devices.png": "Some instances of each family of playback devices: response on the axis, directivity of the "
+    "largest driver for speech, the mouth's beside it",
+}
 
 
 def write_card(root: str | Path) -> Path:
@@ -40,7 +43,9 @@ def write_card(root: str | Path) -> Path:
     folder = root / FOLDER
     folder.mkdir(exist_ok=True)
     files = recordings_of(corpus, scenes)
+    laws = laws_of(corpus.name, scenes, files)
     figures = {
+        "laws.png": card_figures.laws(laws),
         "scene-plan.png": card_figures.plans(scenes),
         "spectrograms.png": card_figures.spectrograms(files, _sibling_pairs(scenes)),
         "devices.png": card_figures.devices(corpus.name, scenes),
@@ -48,7 +53,7 @@ def write_card(root: str | Path) -> Path:
     for name, image in figures.items():
         with whole_file(folder / name) as temporary:
             temporary.write_bytes(image)
-    write_text(folder / "card.md", "\n".join(_sections(corpus, scenes, files, _verdicts(root))) + "\n")
+    write_text(folder / "card.md", "\n".join(_sections(corpus, laws, _verdicts(root))) + "\n")
     return folder / "card.md"
 
 
@@ -99,9 +104,7 @@ def _sibling_pairs(scenes: Sequence[dict]) -> list[tuple[dict, dict]]:
     return [found[environment] for environment in sorted(found)]
 
 
-def _sections(
-    corpus: Corpus, scenes: list[dict], files: dict[str, list[Recording]], verdicts: Sequence[Verdict]
-) -> list[str]:
+def _sections(corpus: Corpus, laws: Sequence[Law], verdicts: Sequence[Verdict]) -> list[str]:
     card, recipe = corpus.card, corpus.card["recipe"]
     return [
         f"# {corpus.name} (simulated)",
@@ -119,7 +122,7 @@ def _sections(
         "",
         "Median and 5 to 95 % range of each class; a law that both classes share shows the same numbers.",
         "",
-        *_laws(corpus.name, scenes, files),
+        *laws_table(laws),
         "",
         "## Does it leak?",
         "",
@@ -133,11 +136,7 @@ def _sections(
         "",
         "## Pictures",
         "",
-        "![Scene plans: stand, talker or device, background](scene-plan.png)",
-        "",
-        "![Spectrograms, genuine beside replay](spectrograms.png)",
-        "",
-        "![Responses and directivity of the playback devices](devices.png)",
+        *(f"{words}.\n\n![{words}]({name})\n" for name, words in PICTURES.items()),
     ]
 
 
@@ -158,58 +157,6 @@ def _counts(corpus: Corpus) -> list[str]:
             )
             lines.append(f"| {name} | {array} | {classes['genuine']:,} | {classes['replay']:,} | {words} |")
     return lines
-
-
-def _laws(corpus_name: str, scenes: list[dict], files: dict[str, list[Recording]]) -> list[str]:
-    laws: dict[str, tuple[str, Callable[[dict], Any]]] = {
-        "level": ("dBFS", lambda s: s["level_dbfs"]),
-        "speech-active SNR": ("dB", lambda s: s["noise"]["snr_db"]),
-        "seconds": ("s", lambda s: s["seconds"]),
-        "silence before": ("s", lambda s: s["lead"]),
-        "silence after": ("s", lambda s: s["trail"]),
-        "distance": ("m", lambda s: s["distance"]),
-        "height of the source": ("m", lambda s: s["source"][2]),
-        "RT60 at 1 kHz": ("s", lambda s: None if s["room"]["kind"] == "outdoor" else s["room"]["rt60"][3]),
-    }
-    classes = {label: [s for s in scenes if s["label"] == label] for label in ("genuine", "replay")}
-    lines = ["| law | unit | genuine | replay |", "|---|---|---|---|"]
-    for name, (unit, value) in laws.items():
-        cells = [_range([v for s in part if (v := value(s)) is not None]) for part in classes.values()]
-        lines.append(f"| {name} | {unit} | {' | '.join(cells)} |")
-    some = {label: _some(part) for label, part in classes.items()}
-    heard = {k: [scene_measures(scene, corpus_name) for scene in part] for k, part in some.items()}
-    for name, unit, key in (
-        ("T20 measured, 500 to 1000 Hz", "s", "rt60"),
-        ("direct to reverberant, of what speaks", "dB", "drr_db"),
-        ("clarity C50", "dB", "c50_db"),
-    ):
-        cells = [_range([row[key] for row in rows if np.isfinite(row[key])]) for rows in heard.values()]
-        lines.append(f"| {name} ({SAMPLE} scenes) | {unit} | {' | '.join(cells)} |")
-    cells = [
-        _range([bandwidth(files[s["scene_id"]][0]) for s in part if s["scene_id"] in files])
-        for part in some.values()
-    ]
-    lines.append(f"| bandwidth, 99 % of the power ({SAMPLE} files) | Hz | {' | '.join(cells)} |")
-    return lines
-
-
-def _some(scenes: list[dict]) -> list[dict]:
-    chosen = scene_rng("card", "some").permutation(len(scenes))[:SAMPLE]
-    return [scenes[i] for i in sorted(chosen)]
-
-
-def _range(values: Sequence[float]) -> str:
-    if not len(values):
-        return "-"
-    low, middle, high = np.percentile(values, [5, 50, 95])
-    return f"{middle:.3g} [{low:.3g}, {high:.3g}]"
-
-
-def bandwidth(recording: Recording) -> float:
-    """Frequency in Hz below which 99 % of the first channel's power lies."""
-    waveform, rate = read_audio(recording.path)
-    power = np.cumsum(np.square(np.abs(np.fft.rfft(waveform[0]))))
-    return float(np.searchsorted(power, 0.99 * power[-1]) * rate / waveform.shape[1])
 
 
 def _leaks(verdicts: Sequence[Verdict]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The pictures of a corpus card, as PNG bytes: scene plans, spectrograms, playback devices."""
+"""The pictures of a corpus card, as PNG bytes: laws by class, scene plans, spectrograms, playback devices."""
 
 from __future__ import annotations
 
@@ -8,43 +8,68 @@ from typing import Any
 
 import numpy as np
 
+from eval.card_laws import CLASSES, Law
 from remasc import Recording, read_audio
 from remasc.simulate.playback import FAMILIES, magnitude, make_device, piston_table
 from remasc.simulate.rooms import BANDS
 from remasc.simulate.talkers import GRID, mouth
 
 PLACES = {1: "outdoor", 2: "indoor-1", 3: "indoor-2", 4: "vehicle"}
-GENUINE, REPLAY = "#0072B2", "#D55E00"
+COLOURS = {"genuine": "#0072B2", "replay": "#D55E00"}
 SHOWN = 4  # instances of a family
 POLAR_BAND = 5  # 4 kHz
+
+
+def laws(found: Sequence[Law]) -> bytes:
+    """The cumulative distribution of each law, a line a class."""
+    columns = 5
+    figure, panels = _panels(-(-len(found) // columns), columns, (13, 7.5))
+    for panel, law in zip(panels.flat, found, strict=False):
+        for label, style in zip(CLASSES, ("-", "--"), strict=True):
+            values = np.sort(law.values[label])
+            shares = (np.arange(len(values)) + 1) / max(1, len(values))
+            panel.step(values, shares, style, where="post", color=COLOURS[label], label=label)
+        panel.set_title(law.name, fontsize=8)
+        panel.set_xlabel(law.unit, fontsize=8)
+        panel.set(ylim=(0, 1))
+        panel.tick_params(labelsize=7)
+        panel.grid(alpha=0.3)
+    for panel in panels.flat[len(found) :]:
+        panel.set_axis_off()
+    return _png(_with_legend(figure, panels[0][0]))
 
 
 def plans(scenes: Sequence[dict]) -> bytes:
     """From above, for each environment: up to 60 pairs of talkers and devices as they stand and face, some stands
     with their direction, some points of background, and the outline of the environment's mean room."""
     there = [e for e in PLACES if any(s["environment"] == e for s in scenes)]
-    figure, panels = _panels(1, len(there), (3.4 * len(there), 3.8))
+    figure, panels = _panels(1, len(there), (3.4 * len(there), 4.2))
     for panel, environment in zip(panels[0], there, strict=True):
         own = [s for s in scenes if s["environment"] == environment and "random" not in s["room"]["id"]][:120]
-        for label, colour, mark in (("genuine", GENUINE, "o"), ("replay", REPLAY, "s")):
+        width, length = (5.0, 5.0) if environment == 1 or not own else _floor(own)
+        # filled below, open above: neither class hides the other
+        for label, mark, inside, size in (("genuine", "o", None, 4), ("replay", "s", "none", 7)):
+            colour = COLOURS[label]
             for scene in (s for s in own if s["label"] == label):
-                (x, y), (ahead, aside) = scene["source"][:2], scene["facing"][:2]
-                panel.plot(x, y, mark, color=colour, markersize=4, alpha=0.6, label=label)
-                panel.plot([x, x + 0.25 * ahead], [y, y + 0.25 * aside], color=colour, linewidth=0.8)
+                (x, y), way = scene["source"][:2], 0.05 * length * np.array(scene["facing"][:2])
+                panel.plot(x, y, mark, color=colour, mfc=inside, ms=size, mew=0.6, label=label)
+                panel.plot([x, x + way[0]], [y, y + way[1]], color=colour, linewidth=0.6)
         for scene in own[:12]:
-            (x, y), (ahead, aside) = scene["stand"][:2], scene["forward"][:2]
-            panel.arrow(x, y, 0.3 * ahead, 0.3 * aside, width=0.02, color="black")
+            panel.quiver(*scene["stand"][:2], *scene["forward"][:2], scale=12, width=0.012)
             if scene["noise"]["point"] is not None:
-                panel.plot(*scene["noise"]["point"][:2], "x", color="0.5", markersize=5, label="background")
+                panel.plot(*scene["noise"]["point"][:2], "x", color="0.4", markersize=5, label="background")
         if environment == 1 or not own:
             panel.set(xlim=(17.5, 22.5), ylim=(17.5, 22.5))
         else:
-            width, length = np.mean([s["room"]["dims"][:2] for s in own], axis=0)
             panel.plot([0, width, width, 0, 0], [0, 0, length, length, 0], color="black", linewidth=1.5)
         panel.set(title=PLACES[environment], aspect="equal", xlabel="m")
-        handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-        panel.legend(handles.values(), handles.keys(), fontsize=7, loc="upper right")
-    return _png(figure)
+    return _png(_with_legend(figure, *panels[0]))
+
+
+def _floor(scenes: Sequence[dict]) -> tuple[float, float]:
+    """Width and length of their mean room, metres."""
+    width, length = np.mean([s["room"]["dims"][:2] for s in scenes], axis=0)
+    return float(width), float(length)
 
 
 def spectrograms(files: dict[str, list[Recording]], pairs: Sequence[tuple[dict, dict]]) -> bytes:
@@ -92,21 +117,15 @@ def devices(corpus_name: str, scenes: Sequence[dict]) -> bytes:
             gains = 20 * np.log10(piston_table(driver.radius, device.half_width)[POLAR_BAND])
             lower.plot(np.concatenate([angles, -angles[::-1]]), np.concatenate([gains, gains[::-1]]), lw=1)
         head = 20 * np.log10(mouth(GRID)[POLAR_BAND])
-        lower.plot(
-            np.concatenate([angles, -angles[::-1]]),
-            np.concatenate([head, head[::-1]]),
-            "k--",
-            lw=1,
-            label="mouth",
-        )
+        around = np.concatenate([angles, -angles[::-1]])
+        lower.plot(around, np.concatenate([head, head[::-1]]), "k--", lw=1, label="mouth")
         upper.set(
             title=FAMILIES[family], ylim=(-40, 12), xlabel="Hz", ylabel="dB on the axis" if not column else ""
         )
         upper.grid(alpha=0.3)
         lower.set(ylim=(-30, 3), theta_zero_location="N")
         lower.set_title(f"{BANDS[POLAR_BAND] / 1000:g} kHz, dB", fontsize=8)
-        lower.legend(fontsize=7, loc="lower right")
-    return _png(figure)
+    return _png(_with_legend(figure, *figure.axes[1:2]))
 
 
 def _panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
@@ -121,6 +140,15 @@ def _figure(size: tuple[float, float]) -> Any:
 
     figure = Figure(figsize=size, dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _with_legend(figure: Any, *panels: Any) -> Any:
+    """The figure with one legend of what its `panels` name, below them all."""
+    named: dict[str, Any] = {}
+    for panel in panels:
+        named |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named), fontsize=8)
     return figure
 
 

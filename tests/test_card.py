@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from eval.card import bandwidth, keep_verdicts, write_card
+from eval.card import PICTURES, keep_verdicts, recordings_of, write_card
+from eval.card_laws import CLASSES, bandwidth, file_level, laws_of
 from eval.probes import NOTHING, Verdict
 from remasc import Corpus
 from remasc.audio import write_wav
 from remasc.simulate import generate
+from remasc.simulate.layout import read_scenes
 from tests.test_simulate_corpus import TINY, speech  # noqa: F401 (a fixture)
 
 
@@ -27,13 +29,31 @@ def test_the_card_counts_names_its_sources_and_shows_pictures(corpus_root):
     assert "| train | D2 | 4 | 4 |" in text
     assert "- speech: made up (" in text
     assert "Not probed yet" in text
-    for name in ("scene-plan.png", "spectrograms.png", "devices.png"):
-        assert name in text
+    for name in PICTURES:
+        assert f"({name})" in text
         assert (card.parent / name).read_bytes().startswith(b"\x89PNG")
-    assert len(list(card.parent.iterdir())) == 4
+    assert {path.name for path in card.parent.iterdir()} == {"card.md", *PICTURES}
+    for law in ("level", "SNR", "RT60", "T20", "direct to reverberant", "distance", "bandwidth"):
+        (row, *_) = [line for line in text.splitlines() if line.startswith("| ") and law in line]
+        assert row.count("[") == 2, row  # a range of each class
 
 
-def test_what_the_probes_found_joins_the_card(corpus_root):
+def test_laws_are_what_scenes_say_and_files_hold(corpus_root):
+    """As many values as scenes of a class; a file's level is the drawn one, give or take its microphones' gains."""
+    corpus, scenes = Corpus.from_meta(corpus_root), read_scenes(corpus_root)
+    files = recordings_of(corpus, scenes)
+    laws = {law.name: law for law in laws_of(corpus.name, scenes, files)}
+    for label in CLASSES:
+        drawn = [scene["level_dbfs"] for scene in scenes if scene["label"] == label]
+        assert laws["level"].values[label].tolist() == drawn
+        assert np.allclose(laws["level of the file"].values[label], drawn, atol=4.5)
+        outdoors = sum(scene["label"] == label and scene["environment"] == 1 for scene in scenes)
+        assert len(laws["RT60 at 1 kHz"].values[label]) == len(drawn) - outdoors
+
+
+def test_what_the_probes_found_joins_the_card(corpus_root, monkeypatch):
+    for picture in ("laws", "plans", "spectrograms", "devices"):  # drawn once, in the test before
+        monkeypatch.setattr(f"eval.card.card_figures.{picture}", lambda *_: b"\x89PNG")
     keep_verdicts(corpus_root, [Verdict("D2", "level", 0.3, 0.25, 0.35, NOTHING, 1000, 1000, True)])
     text = (corpus_root / "card" / "card.md").read_text()
     assert "30.0 [25.0, 35.0] **failed**" in text
@@ -52,7 +72,9 @@ def test_bandwidth_is_where_the_power_ends(corpus_root, tmp_path):
     t = np.arange(16000) / 16000
     path = tmp_path / "tone.wav"
     write_wav(path, 0.1 * np.sin(2 * np.pi * 1234 * t)[None].astype(np.float32), 16000)
-    assert bandwidth(dataclasses.replace(recording, path=path)) == pytest.approx(1234, abs=2)
+    tone = dataclasses.replace(recording, path=path)
+    assert bandwidth(tone) == pytest.approx(1234, abs=2)
+    assert file_level(tone) == pytest.approx(-23.01, abs=0.01)
 
 
 def test_a_corpus_that_was_not_simulated_has_no_card(tmp_path):
