@@ -12,7 +12,7 @@ import replayguard
 from detector.score import load
 from detector.source import classifiers
 from detector.source.backbone import check_same
-from detector.source.classifiers import CLASSIFIERS, Boosting, Kernel, Logistic, Scaling
+from detector.source.classifiers import CLASSIFIERS, Additive, Boosting, Kernel, Logistic, Scaling
 from detector.source.cues import CUES, JUDGED, NAMES, cues_of
 from detector.source.evidence import MONO, NARROW, NARROW_MONO, WIDE, condition_of, hidden, strangeness
 from detector.source.explain import FINE, by_group, ranges
@@ -108,7 +108,7 @@ def test_scikit_learn_and_the_stored_line_and_kernel_agree():
     scaled = Scaling.of(values)(values)
     line = LogisticRegression(C=0.02, class_weight="balanced", max_iter=2000).fit(scaled, target)
     assert Logistic.fit(values, target).logits(values)[:, 0] == pytest.approx(
-        line.decision_function(scaled), abs=1e-3
+        line.decision_function(scaled), abs=5e-3  # two descents to the same line
     )
     kernel = SVC(C=4.0, gamma=1.0 / values.shape[1], class_weight="balanced").fit(scaled, target)
     fresh = values + 0.1 * rng.normal(size=values.shape).astype(np.float32)
@@ -117,7 +117,7 @@ def test_scikit_learn_and_the_stored_line_and_kernel_agree():
     )
 
 
-@pytest.mark.parametrize("name", ["boosting", "svm", "logistic"])
+@pytest.mark.parametrize("name", ["boosting", "svm", "logistic", "additive"])
 def test_the_parts_add_up_to_the_ratio(models, name):
     model, dev = models[name], table(seed=2)
     for values in dev.inputs(name)[:5]:
@@ -130,7 +130,7 @@ def test_the_parts_add_up_to_the_ratio(models, name):
         assert few.base + sum(r.part for r in few.reasons) + few.others == pytest.approx(llr, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["boosting", "svm", "logistic"])
+@pytest.mark.parametrize("name", ["boosting", "svm", "logistic", "additive"])
 def test_the_cue_that_decides_is_named(models, name):
     model, dev = models[name], table(seed=2)
     first = [model.explain(values, 1).reasons[0].cue for values in dev.inputs(name)[:30]]
@@ -147,7 +147,7 @@ def test_a_reason_says_value_and_range(models):
     assert sum(groups.values()) == len(JUDGED)
 
 
-@pytest.mark.parametrize("name", ["boosting", "svm", "logistic"])
+@pytest.mark.parametrize("name", ["boosting", "svm", "logistic", "additive"])
 def test_what_is_not_measured_says_nothing(models, name):
     model, dev = models[name], table(seed=2)
     inputs, rng = dev.inputs(name), np.random.default_rng(7)
@@ -162,6 +162,17 @@ def test_what_is_not_measured_says_nothing(models, name):
     ratios = [model.calibration.llr(model.score(values)) for values in (inputs, some)]
     # hiding a cue is no way to be taken for a person
     assert ratios[1].mean() - ratios[0].mean() < 0.1  # nats
+
+
+def test_a_curve_tells_what_lies_far_out_on_both_sides():
+    rng, errors = np.random.default_rng(6), []
+    values = 5 + 2 * rng.normal(size=(1200, 6))
+    target = (np.abs(values[:, 2] - 5) < 1.4).astype(int)
+    for kind in (Logistic, Additive):
+        logits = kind.fit(values[:800], target[:800]).logits(values[800:])[:, 0]
+        errors.append(eer(logits[target[800:] == 1], logits[target[800:] == 0])[0])
+    assert errors[0] > 0.4
+    assert errors[1] < 0.1
 
 
 def test_a_kernel_averages_over_what_is_undefined():

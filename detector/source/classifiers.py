@@ -115,34 +115,56 @@ class _Arrays:
 
 @dataclass(frozen=True, eq=False)
 class Logistic(_Arrays):
-    """A line: `weights` (K, C) on scaled cues and `offset` (K,); `parts` are its exact split."""
+    """A line: `weights` (K, C, B) on each scaled cue's B basis functions (one here: itself) and `offset` (K,);
+    `parts` are its exact split. What is undefined lies at the functions' `mean` (C, B) over training."""
 
     middle: np.ndarray
     spread: np.ndarray
+    mean: np.ndarray
     weights: np.ndarray
     offset: np.ndarray
     name: ClassVar[str] = "logistic"
-    exact: ClassVar[str] = "weight times deviation from the training median, exact"
+    exact: ClassVar[str] = "weight times deviation from the training mean, exact"
+    knots: ClassVar[tuple[float, ...]] = ()
+    cost: ClassVar[float] = 0.02
 
     @classmethod
     def fit(cls, values: np.ndarray, target: np.ndarray, *, seed: int = 0) -> Self:
         from sklearn.linear_model import LogisticRegression
 
         scaling = Scaling.of(values)
-        model = LogisticRegression(C=0.02, class_weight="balanced", max_iter=2000, random_state=seed)
-        model.fit(scaling(values), target)
-        return cls(
-            scaling.middle,
-            scaling.spread,
-            model.coef_.astype(np.float32),
-            model.intercept_.astype(np.float32),
-        )
+        bases = cls._bases(scaling(values))
+        mean = bases.mean(axis=0).astype(np.float32)
+        model = LogisticRegression(C=cls.cost, class_weight="balanced", max_iter=2000, random_state=seed)
+        model.fit((bases - mean).reshape(len(bases), -1), target)
+        weights = model.coef_.reshape(-1, *mean.shape).astype(np.float32)
+        return cls(scaling.middle, scaling.spread, mean, weights, model.intercept_.astype(np.float32))
+
+    @classmethod
+    def _bases(cls, scaled: np.ndarray) -> np.ndarray:
+        """Scaled cues (n, C) and how far they lie beyond each knot: (n, C, B)."""
+        return np.stack([scaled, *(np.maximum(scaled - knot, 0) for knot in cls.knots)], axis=-1)
+
+    def _deviations(self, values: np.ndarray) -> np.ndarray:
+        found = self._bases(self.scaling(values)) - self.mean
+        return np.where(np.isfinite(values)[..., None], found, 0.0)
 
     def logits(self, values: np.ndarray) -> np.ndarray:
-        return self.scaling(values) @ self.weights.T.astype(np.float64) + self.offset
+        return np.einsum("ncb,kcb->nk", self._deviations(values), self.weights, optimize=True) + self.offset
 
     def parts(self, values: np.ndarray) -> np.ndarray:
-        return self.weights.T.astype(np.float64) * self.scaling(values)[:, None]
+        return np.einsum("cb,kcb->ck", self._deviations(values), self.weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Additive(Logistic):
+    """A curve for each cue, bent at the training median and a deviation from it on either side: what lies far out
+    may speak for a device on both sides. `parts` are exact, as the line's."""
+
+    name: ClassVar[str] = "additive"
+    exact: ClassVar[str] = "each cue's curve less its training mean, exact"
+    knots: ClassVar[tuple[float, ...]] = (-1.0, 0.0, 1.0)
+    cost: ClassVar[float] = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,4 +283,4 @@ class Neural(_Arrays):
         return np.zeros((len(values), len(self.offset)))
 
 
-CLASSIFIERS: dict[str, type] = {kind.name: kind for kind in (Boosting, Kernel, Logistic, Neural)}
+CLASSIFIERS: dict[str, type] = {kind.name: kind for kind in (Boosting, Kernel, Logistic, Additive, Neural)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-CLASSIFIERS = ("boosting", "svm", "logistic", "neural")
+CLASSIFIERS = ("boosting", "svm", "logistic", "additive", "neural")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class SourceConfig:
     out: Path
     """Folder of the model; it appears whole."""
     classifier: str = "boosting"
-    """boosting (gradient-boosted trees), svm, logistic; neural reads the replay detector's embedding, not cues."""
+    """boosting (gradient-boosted trees), svm, logistic (a line), additive (a curve for each cue); neural reads the
+    replay detector's embedding, not cues."""
     detector: str = "default"
     """Replay detector to be joined with: a bundled name, a checkpoint folder, or "none"."""
     array: str = "all"
