@@ -108,7 +108,7 @@ def test_scikit_learn_and_the_stored_line_and_kernel_agree():
     scaled = Scaling.of(values)(values)
     line = LogisticRegression(C=0.02, class_weight="balanced", max_iter=2000).fit(scaled, target)
     assert Logistic.fit(values, target).logits(values)[:, 0] == pytest.approx(
-        line.decision_function(scaled), abs=5e-3  # two descents to the same line
+        line.decision_function(scaled), abs=5e-3
     )
     kernel = SVC(C=4.0, gamma=1.0 / values.shape[1], class_weight="balanced").fit(scaled, target)
     fresh = values + 0.1 * rng.normal(size=values.shape).astype(np.float32)
