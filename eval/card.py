@@ -25,7 +25,7 @@ from remasc.simulate.layout import by_file, read_scenes, scene_of
 FOLDER = "card"
 PROBES = "probes.json"
 PICTURES = {
-    "laws.png": "What share of each class lies below a value, for each of the laws above: one law, one line",
+    "laws.png": "What share of each class lies below a value, law by law; lines part where the classes do",
     "scene-plan.png": "From above: stands with their direction, talkers and devices as they face, background",
     "spectrograms.png": "Spectrograms of first channels, 70 dB from their loudest: genuine above, below a "
     "replay of its words",
@@ -136,7 +136,7 @@ def _sections(corpus: Corpus, laws: Sequence[Law], verdicts: Sequence[Verdict]) 
         "",
         "## Pictures",
         "",
-        *(f"{words}.\n\n![{words}]({name})\n" for name, words in PICTURES.items()),
+        *(f"{words}.\n\n![{Path(name).stem}]({name})\n" for name, words in PICTURES.items()),
     ]
 
 

@@ -38,7 +38,7 @@ _MEASURED = {
 
 @dataclass(frozen=True)
 class Law:
-    """One law: name, unit, the values of each class, and whether `SAMPLE` scenes of each were measured."""
+    """One law: name, unit, the values of each class, and whether some scenes were measured."""
 
     name: str
     unit: str
@@ -94,7 +94,8 @@ def laws_table(laws: Sequence[Law]) -> list[str]:
     """Markdown: median and 5 to 95 % range of each class."""
     lines = ["| law | unit | genuine | replay |", "|---|---|---|---|"]
     for law in laws:
-        of = f" ({SAMPLE} scenes)" if law.measured else ""
+        counts = " + ".join(str(len(law.values[label])) for label in CLASSES)
+        of = f" ({counts} scenes)" if law.measured else ""
         cells = " | ".join(_range(law.values[label]) for label in CLASSES)
         lines.append(f"| {law.name}{of} | {law.unit} | {cells} |")
     return lines

@@ -1,6 +1,7 @@
 """Leak probes: they find what leaks, are silent where nothing does, and say what a corpus owes."""
 
 import dataclasses
+import importlib
 import json
 
 import numpy as np
@@ -59,6 +60,33 @@ def test_the_negative_example_is_caught_and_the_law_of_both_classes_is_not(speec
     labels = {name: np.array([int(s["label"] == "genuine") for s in part]) for name, part in chosen.items()}
     found = eer_of(columns, labels)
     assert (found < 0.42) if leaks else (0.42 < found < 0.58)
+
+
+@pytest.mark.parametrize("name", ["negative-places", "small"])
+def test_a_corpus_that_leaks_on_purpose_is_refused_by_the_command(
+    speech,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    capsys,
+    name,
+):
+    """The shipped negative example at its own size, one probe fails; its honest twin passes. Nothing is rendered:
+    the leak is in the places, and what would be heard is stood in for by noise."""
+    from eval import probes
+    from replayguard import main
+
+    module = importlib.import_module("remasc.simulate.generate")
+    monkeypatch.setattr(module, "_render_all", lambda *_: None)
+    silent = np.random.default_rng(0)
+    monkeypatch.setattr(
+        probes,
+        "_facts_of_chunk",
+        lambda chunk: [(part, i, {"level": [silent.standard_normal()]}) for part, i, _ in chunk],
+    )
+    root = generate(name, tmp_path, speech=speech, arrays=["D4"], workers=1, progress=False)
+    code = main(["corpus", "probe", str(root), "--json", "--array", "D4", "--workers", "1"])
+    failed = [row["probe"] for row in json.loads(capsys.readouterr().out) if row["failed"]]
+    assert (code, failed) == ((1, ["place"]) if name == "negative-places" else (0, []))
 
 
 def verdict(low: float, high: float, band=NOTHING, gates: bool = True) -> Verdict:
