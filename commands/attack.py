@@ -86,7 +86,7 @@ def attack(
         iterations: Of the white-box expert.
         stride: Our real-time attacker asks the victim about every so many steps of 10 ms of its training clips.
         imitation_epochs: Of the published real-time attacker.
-        defence: none; windows, limiter or noise, joined by + where several; ensemble.
+        defence: none; windows, limiter, noise or parts, joined by + where several; ensemble.
         partner: Second detector of an ensemble: a detector, or source, the bundled source classifier.
         draws: How often the attacker asks a defence that draws numbers, for each answer.
         repeats: How often such a defence judges each attempt.

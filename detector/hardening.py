@@ -29,7 +29,8 @@ STRENGTH = 1.0  # at most, of the planes, whose deviation over speech is about 1
 # One step would be cheaper, but its pattern tells the true class, and the network learns to read that instead of
 # withstanding it (arXiv 1611.01236, section 4.3): seen here, as a training loss far below that of clean recordings.
 STEPS = 3
-GUARDS = ("windows", "limiter", "noise")
+GUARDS = ("windows", "limiter", "noise", "parts")
+DRAWN = ("windows", "noise")  # guards that draw numbers
 
 
 def hardened(
@@ -92,7 +93,8 @@ class Guarded(nn.Module):
 
     windows: a random stretch of 60 to 100 % of the recording (1 s at least);
     limiter: no 10 ms rise more than 6 dB over the median of the 210 ms around them, the same gain on all channels;
-    noise: noise 35 to 45 dB below the recording's level, of its own on every channel.
+    noise: noise 35 to 45 dB below the recording's level, of its own on every channel;
+    parts: the network judges short parts of its planes, none of which counts for much (`Parts`).
     `generator` None draws from the operating system's own randomness, which nobody outside can repeat.
     """
 
@@ -111,8 +113,9 @@ class Guarded(nn.Module):
         if generator is None:
             generator = torch.Generator()
             generator.seed()
-        self.network, self.guards, self.sample_rate = network, tuple(guards), sample_rate
-        self.draws = draws if set(guards) != {"limiter"} else 1  # it draws nothing
+        self.network = Parts(network) if "parts" in guards else network
+        self.guards, self.sample_rate = tuple(guards), sample_rate
+        self.draws = draws if set(guards) & set(DRAWN) else 1
         self.generator = generator
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,6 +154,48 @@ def limited(x: Tensor, sample_rate: int, over_db: float = 6.0, around: int = 21)
     gain = nn.functional.interpolate(gain[:, None], size=count * size, mode="linear")
     rest = gain[..., -1:].expand(-1, -1, x.shape[-1] - count * size)
     return x * torch.cat([gain, rest], dim=-1)
+
+
+class Parts(nn.Module):
+    """A network of planes that judges short parts of a command, each for itself; the score is the mean of theirs,
+    none counted for more than `cap`.
+
+    Where the whole command is pooled at once, one stretch of a quarter of a second can outweigh all the rest.
+    Here what it gains is bounded: the parts it lies in, up to `cap` each. Parts are `frames` long and begin every
+    half of that, the last one so that it ends with the command; planes are those of the whole command.
+    """
+
+    def __init__(self, network: nn.Module, frames: int = 16, cap: float = 1.0):
+        super().__init__()
+        if getattr(network, "front", None) is None:
+            raise ValueError("this network has no planes to judge in parts; choose another guard, or compact")
+        self.network, self.front, self.frames, self.cap = network, network.front, frames, cap
+
+    def prepare(self, x: Tensor) -> Tensor:
+        return self.network.prepare(x)
+
+    def scores(self, planes: Tensor) -> Tensor:
+        """Scores (B, P) of the parts of (B, C, K, N)."""
+        size = min(self.frames, planes.shape[-1])
+        last = planes.shape[-1] - size
+        starts = [*range(0, last, max(1, size // 2)), last]
+        parts = torch.stack([planes[..., start : start + size] for start in starts], dim=1)
+        logits = self.network.logits(parts.flatten(0, 1))
+        return (logits[:, 0] - logits[:, 1]).unflatten(0, (len(planes), len(starts)))
+
+    def logits(self, planes: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, 2) as the network's own: [score, 0]. `lengths` (B,) in frames, where recordings are padded."""
+        whole = [planes.shape[-1]] * len(planes) if lengths is None else lengths.tolist()
+        scores = [
+            self.scores(one[None, ..., :count]).clamp(max=self.cap).mean()
+            for one, count in zip(planes, whole, strict=True)
+        ]
+        score = torch.stack(scores)
+        return torch.stack([score, torch.zeros_like(score)], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores (B,) of (B, M, T)."""
+        return self.logits(self.prepare(x))[:, 0]
 
 
 class Together(nn.Module):

@@ -5,9 +5,21 @@ import pytest
 import torch
 from torch import nn
 
-from detector.hardening import REACH, STRENGTH, STRETCHES, Guarded, Together, guarded, hardened, limited
+from detector.frontends.planes import CovariancePlanes
+from detector.hardening import (
+    REACH,
+    STRENGTH,
+    STRETCHES,
+    Guarded,
+    Parts,
+    Together,
+    guarded,
+    hardened,
+    limited,
+)
 from detector.model import CompactDetector
 from detector.score import load
+from streaming.attack.victims import scores_with_gradients
 
 
 def batch(count: int = 6, frames: int = 90):
@@ -85,6 +97,69 @@ def test_guards_draw_and_average():
     assert not torch.equal(guard(x), found)  # drawn anew
     with pytest.raises(ValueError, match="unknown guard"):
         Guarded(Mean(), ("luck",))
+
+
+class Loudness(nn.Module):
+    """A network of planes whose scores lie far apart."""
+
+    front = CovariancePlanes()
+
+    def logits(self, planes):
+        score = 30 * planes[:, :5].mean(dim=(1, 2, 3))
+        return torch.stack([score, torch.zeros_like(score)], dim=1)
+
+
+@torch.no_grad()
+def test_parts_are_judged_each_for_itself():
+    judge, planes = Parts(Loudness(), 16, 0.2), batch(2, 43)[0]
+    starts = [0, 8, 16, 24, 27]
+    alone = torch.stack([judge.network.logits(planes[..., s : s + 16]) for s in starts], dim=1)
+    scores = alone[..., 0] - alone[..., 1]
+    assert (scores > judge.cap).any()
+    assert (scores < judge.cap).any()
+    expected = scores.clamp(max=judge.cap).mean(1)
+    assert torch.allclose(judge.logits(planes)[:, 0], expected, atol=1e-5)
+    padded = nn.functional.pad(planes, (0, 30))
+    assert torch.allclose(judge.logits(padded, torch.tensor([43, 43]))[:, 0], expected, atol=1e-5)
+    short = judge.network.logits(planes[..., :16])  # of one part or less the cap is all that is added
+    assert torch.allclose(
+        judge.logits(planes[..., :16])[:, 0], (short[:, 0] - short[:, 1]).clamp(max=judge.cap)
+    )
+
+
+@torch.no_grad()
+def test_no_stretch_gains_more_than_its_parts():
+    """Whatever stands in a stretch, parts that it does not touch keep their scores; the others are capped."""
+    judge, planes = Parts(Loudness(), 16, 0.2), batch(2, 128)[0][1:]
+    before = judge.scores(planes)[0]
+    generator = torch.Generator().manual_seed(1)
+    for start in (0, 40, 100):
+        touched = [k for k in range(15) if k * 8 < start + 10 and k * 8 + 16 > start]
+        room = (judge.cap - before[touched]).clamp(min=0).sum() / 15
+        for scale in (1, 10, 1000):
+            attacked = planes.clone()
+            attacked[..., start : start + 10] += scale * torch.randn(1, 6, 40, 10, generator=generator)
+            gained = judge.logits(attacked)[0, 0] - judge.logits(planes)[0, 0]
+            assert gained <= room + 1e-5
+
+
+def test_an_attacker_sees_through_the_parts():
+    """The guard passes the gradient of its own score: equal to finite differences, and no numbers are drawn."""
+    bare = load("default")
+    guard = Guarded(bare.network, ("parts",))
+    assert guard.draws == 1
+    x = 0.1 * torch.randn(1, 2, 12000, generator=torch.Generator().manual_seed(0))
+    moved = x.clone().requires_grad_()
+    score = scores_with_gradients(guard, moved)
+    assert torch.allclose(score, guard(x), atol=1e-3)
+    (slope,) = torch.autograd.grad(score.sum(), moved)
+    along = slope / slope.norm()
+    step = 0.02
+    with torch.no_grad():
+        rise = guard(x + step * along) - guard(x - step * along)
+    assert float(rise) / (2 * step) == pytest.approx(float(slope.norm()), rel=0.2)
+    with pytest.raises(ValueError, match="no planes"):
+        Guarded(Mean(), ("parts",))
 
 
 def test_a_guarded_detector_has_no_threshold_until_one_is_set():

@@ -32,7 +32,7 @@ def test_only_defences_that_draw_numbers_are_asked_several_times(tmp_path):
         "noise",
         "limiter+windows",
     }
-    assert asked["none"] == asked["limiter"] == asked["source"] == (1, 1)
+    assert asked["none"] == asked["limiter"] == asked["parts"] == asked["source"] == (1, 1)
     assert (tasks["source"].defence, tasks["source"].partner) == ("ensemble", "source")
     assert not any(task.own_threshold for task in tasks.values())  # all are set alike
 

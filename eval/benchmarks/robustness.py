@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from detector.hardening import GUARDS
+from detector.hardening import DRAWN, GUARDS
 from remasc.atomic import write_text
 from streaming.attack.baselines import ATTACKS
 from streaming.attack.campaign import Campaign, Plan
@@ -25,8 +25,6 @@ from streaming.attack.measures import ratio
 from streaming.attack.pulses import Budget
 from streaming.attack.run import SOURCE, Robustness, measure
 from streaming.attack.table import percent, speakers_of
-
-RANDOMISED = ("windows", "noise")
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
 
 
 def task_of(arguments: Arguments, detector: str, defence: str, plan: Plan) -> Robustness:
-    random = any(name in defence for name in RANDOMISED)
+    random = bool(set(defence.split("+")) & set(DRAWN))
     return Robustness(
         arguments.corpus, detector, arguments.split, arguments.array, arguments.clips,
         genuine=arguments.genuine, training=arguments.training,

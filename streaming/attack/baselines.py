@@ -2,7 +2,8 @@
 
 none; random, fixed: moments drawn evenly over the command, or evenly spaced; static: the moments that do most harm
 to training clips on average; imitation (published) and listening (ours): in real time, from the past alone; expert:
-evolved for this very clip, by score queries; pgd: by gradients, waveforms free, begun at the best of the others.
+evolved for this very clip, by score queries; pgd: by gradients, waveforms free, begun anew, evenly spread, and at
+the best of the others.
 Only imitation and listening could be run on a command that nobody knows yet, and only for these does the reaction
 delay mean anything.
 """
@@ -68,8 +69,7 @@ class Arsenal:
         return environment.play_steps(clip, random_steps(environment, clip, self.seed, draw))
 
     def _fixed(self, environment: Environment, clip: Clip, draw: int) -> Attempt:
-        places = (np.arange(environment.pulses) + 0.5) / max(1, environment.pulses)
-        return environment.play_steps(clip, (places * environment.steps(clip)).astype(np.int64))
+        return environment.play_steps(clip, even_steps(environment, clip))
 
     def _static(self, environment: Environment, clip: Clip, draw: int) -> Attempt:
         return environment.play_steps(clip, _learnt(self.static_steps, "static"))
@@ -84,7 +84,8 @@ class Arsenal:
         return environment.play_steps(clip, expert(environment, clip, self.evolution).steps)
 
     def _pgd(self, environment: Environment, clip: Clip, known: Sequence[np.ndarray]) -> Attempt:
-        """The best of: the strongest of the known attempts; descents from there and from where the gradient points.
+        """The best of: the strongest of the known attempts; descents from there, from where the gradient points and
+        from moments spread evenly, which a gradient at rest does not point at: alone, one place gains most.
 
         Best is what the finished system gets wrong, then what leaves the lowest odds: a descent that drives a
         recording into clipping is refused, however low its odds.
@@ -97,7 +98,7 @@ class Arsenal:
             found = pgd(environment, clip, iterations=self.iterations, seed=self.seed, begin_at=begin)
             return environment.play(clip, *found)
 
-        tries = [descended(None)]
+        tries = [descended(None), descended(even_steps(environment, clip) * environment.step)]
         if known:
             begun = [environment.play(clip, one, environment.waveforms(clip, len(one))) for one in known]
             strongest = min(begun, key=odds)
@@ -105,6 +106,12 @@ class Arsenal:
         return min(
             tries, key=lambda one: (environment.victim.verdict(one.waveform, clip.truth)[1], odds(one))
         )
+
+
+def even_steps(environment: Environment, clip: Clip) -> np.ndarray:
+    """Start steps spread evenly over the clip."""
+    places = (np.arange(environment.pulses) + 0.5) / max(1, environment.pulses)
+    return (places * environment.steps(clip)).astype(np.int64)
 
 
 def random_steps(environment: Environment, clip: Clip, seed: int, draw: int) -> np.ndarray:

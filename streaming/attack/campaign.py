@@ -30,7 +30,7 @@ from streaming.attack.victims import Victim, probability
 
 LEDGER = "attempts.jsonl"
 EPOCHS = 60  # of `attend`
-VERSION = 3  # of the ledger's lines
+VERSION = 4  # of the ledger's lines, and of what the attacks do
 LEARNING = {
     "static": ("static",),
     "imitation": ("teacher",),

@@ -38,10 +38,10 @@ SOURCE = "source"  # the partner's name that stands for the bundled source model
 class Robustness:
     """What to measure: whose robustness, on which clips, behind which defence.
 
-    `defence`: guards of `detector.hardening` ("windows", "limiter", "noise", or several joined by +), or "ensemble"
-    with `partner`: a detector, a source model's folder, or "source", the bundled source model. `draws`: how often
-    the attacker asks a victim that draws numbers for one answer; `repeats`: how often such a victim judges every
-    attempt. `p_fa` sets the threshold on `dev_clips` clean dev replays of the array, where there is a defence or
+    `defence`: guards of `detector.hardening` (`GUARDS`, joined by + where several), or "ensemble" with `partner`: a
+    detector, a source model's folder, or "source", the bundled source model. `draws`: how often the attacker asks
+    a victim that draws numbers for one answer; `repeats`: how often such a victim judges every attempt. `p_fa` sets
+    the threshold on `dev_clips` clean dev replays of the array, where there is a defence or
     `own_threshold` is False: systems that are compared have theirs set alike. These are never clips that are
     attacked: where dev is attacked, its replays are dealt in two halves by their hash.
     """
