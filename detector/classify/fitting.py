@@ -30,6 +30,7 @@ from detector.team import Precision, pick_device
 from remasc.atomic import write_text
 
 BALANCE = 1  # purpose of a stream of random numbers
+LEAST_JUDGED = 32  # clips of dev that are classified at once, however few a step learns from
 
 
 class Labelled:
@@ -198,7 +199,8 @@ class Fitting:
         """(share of dev classified wrongly, its mean loss) of the network as it stands."""
         dev = self.parts["dev"]
         numbers = torch.from_numpy(dev.numbers)
-        logits = all_logits(self.network, dev.waveforms, self.config.batch_size, self.device, self.precision)
+        size = max(self.config.batch_size, LEAST_JUDGED)
+        logits = all_logits(self.network, dev.waveforms, size, self.device, self.precision)
         hard = nn.functional.one_hot(numbers, logits.shape[1]).float()
         loss = task_loss(logits, hard, self.network.architecture.loss)
         return float((logits.argmax(1) != numbers).double().mean()), float(loss)

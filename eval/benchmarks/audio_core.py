@@ -70,6 +70,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "ssast, Pfeiffer adapters": PRETRAINED | {"job": "adapt", "method": "serial"},
     "ssast, parallel adapters": PRETRAINED | {"job": "adapt", "method": "parallel"},
 }
+# glibc gives large tensors back after every step, and the system clears them anew for the next: a fifth of the time
+# of an EfficientNet's step; so what a run has, it keeps
+KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 LEAST_SEEDS = 3  # below, no claim: one lucky start is no method
 FEW_GAIN = ("ssast, fine-tuned, 10 % of the labels", "ast-tiny, 10 % of the labels")
 # claim of the literature -> arms that should be better together, than which
@@ -172,7 +175,7 @@ def _run_seed(options: Options, seed: int, stop: float) -> None:
         if _record(options, arm, seed) is None and time.monotonic() < stop:
             print(f"{time.strftime('%H:%M')} {arm}, seed {seed}", file=sys.stderr, flush=True)
             # threads that wait for each other in turns cost minutes where another process has their core
-            environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
+            environment = KEEPING | os.environ | {"OMP_NUM_THREADS": str(options.threads)}
             subprocess.run(_command(options, arm, seed), check=True, env=environment)
             write_table(options)
 
