@@ -43,6 +43,15 @@ class Blind(CompactDetector):
         planes[:, self.hidden] = 0
         return super().embed(planes, lengths)
 
+    def augment(self, planes: Tensor, lengths: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """As the whole detector is augmented, which hides the level of some items and the space of others; where
+        that leaves nothing to be seen, a second draw serves, so that this is not what makes a variant worse."""
+        twice, kept = super().augment(planes.repeat(2, 1, 1, 1), lengths.repeat(2), generator)
+        twice[:, self.hidden] = 0
+        (one, other), (of_one, of_other) = twice.chunk(2), kept.chunk(2)
+        seen = one.flatten(1).any(dim=1)
+        return torch.where(seen[:, None, None, None], one, other), torch.where(seen, of_one, of_other)
+
     def as_compact(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of a `CompactDetector` that sees all planes and makes nothing of those that are hidden."""
         filters = weights[FIRST_FILTERS].clone()

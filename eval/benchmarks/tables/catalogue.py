@@ -287,9 +287,9 @@ TABLES = {
             reference="compact",
             notes=(
                 "Every row has the schedule and the seeds of compact. Without space the level alone is seen, the "
-                "mean over the microphones; without spectrum only how they agree. Augmentation hides either in one "
-                "item of eight, which leaves these two rows nothing there. Without augmentation nothing is varied "
-                "in training. First second only is so in training and in the test.",
+                "mean over the microphones; without spectrum only how they agree. Both have the "
+                "parameters and the time of the whole. Without augmentation nothing is varied in training. First "
+                "second only is so in training and in the test.",
             ),
         ),
         Table(
