@@ -19,7 +19,7 @@ from remasc import Corpus
 from remasc.atomic import write_text
 
 PROBED = "Probed for these tables."
-LEFT = "The verdict is that of `replayguard corpus probe`, kept with the corpus; no recording and no probe is newer."
+LEFT = "It is the verdict of `replayguard corpus probe`, left with the corpus; no recording and no probe is newer."
 CODE = (Path(probes.__file__), Path(facts.__file__))  # what the probes are, and what they look at
 
 
