@@ -165,7 +165,7 @@ class Parts(nn.Module):
     half of that, the last one so that it ends with the command; planes are those of the whole command.
     """
 
-    def __init__(self, network: nn.Module, frames: int = 16, cap: float = 1.0):
+    def __init__(self, network: nn.Module, frames: int = 16, cap: float = 1.5):
         super().__init__()
         if getattr(network, "front", None) is None:
             raise ValueError("this network has no planes to judge in parts; choose another guard, or compact")
