@@ -18,9 +18,10 @@ import numpy as np
 
 from eval.facts import facts_of, place_of
 from eval.metrics import bootstrap_interval, eer
-from remasc import ARRAYS, Corpus, Recording
+from remasc import Corpus, Recording
 from remasc.parallel import tracked, unordered
 from remasc.protocol import PARTITIONS, partitions
+from remasc.schema import RecordingDevice
 from remasc.simulate.layout import by_file, read_scenes, scene_of
 
 ENOUGH = 1000  # trials of each class from which an interval stands as it is
@@ -72,7 +73,7 @@ def probe_corpus(
     parts = partitions(corpus)
     scenes = by_file(read_scenes(Path(root)))
     recipe = corpus.card.get("recipe") or {}
-    present = [name for name in ARRAYS if any(r.array == name for r in corpus)]
+    present = [name for name in RecordingDevice.__members__ if any(r.array == name for r in corpus)]
     unknown = sorted(set(arrays or ()) - set(present))
     if unknown:
         raise ValueError(
@@ -142,9 +143,11 @@ def band_of(probe: str, recipe: dict) -> tuple[float, float]:
 
 def _verdict(array: str, probe: str, facts: dict, recipe: dict, gates: bool) -> Verdict:
     columns, labels = {}, {}
+    # where every scene has an array of its own, rates differ: then what the lowest of them holds is compared
+    width = min(len(row[probe]) for name in PARTITIONS for row in facts[name] if row[probe] is not None)
     for name in PARTITIONS:
         kept = [i for i, row in enumerate(facts[name]) if row[probe] is not None]
-        columns[name] = np.array([facts[name][i][probe] for i in kept], float)
+        columns[name] = np.array([facts[name][i][probe][:width] for i in kept], float)
         labels[name] = facts["labels"][name][kept]
     scores = classify(columns, labels)
     genuine, replay = scores[labels["eval"] == 1], scores[labels["eval"] == 0]

@@ -145,6 +145,17 @@ def test_unknown_arrays_and_missing_classes_are_one_sentence(corpus_root, speech
         probe_corpus(alone, progress=False)
 
 
+def test_arrays_that_every_scene_has_of_its_own_are_probed_together(speech, tmp_path):  # noqa: F811
+    """Whatever their rates: what all of them hold is compared."""
+    recipe = dataclasses.replace(TINY, pairs={"train": 4, "dev": 4, "eval": 4}, random_arrays=True)
+    root = generate(recipe, tmp_path / "own", speech=speech, workers=1, progress=False)
+    assert len({read_audio(r.path)[1] for r in Corpus.from_meta(root)}) > 1
+    verdicts = probe_corpus(root, workers=1, progress=False)
+    assert {v.array for v in verdicts} == {"RANDOM"}
+    assert {v.probe for v in verdicts} >= {"level", "above 7.5 kHz", "place"}
+    assert "Too few trials" in conclusion(verdicts)
+
+
 def test_the_command_prints_a_table_or_json(corpus_root, capsys):
     from replayguard import main
 
