@@ -7,6 +7,7 @@ from scipy.optimize import differential_evolution
 from torch import nn
 
 from detector.score import load
+from streaming.attack.baselines import Arsenal
 from streaming.attack.environment import Clip, Environment
 from streaming.attack.expert import Evolution, Meeting, evolve, expert, experts, genome_steps, static
 from streaming.attack.gradient import pgd
@@ -97,6 +98,23 @@ def test_gradients_find_more_than_moments_and_keep_the_budget():
     odds = place.victim.verdict(place.play(one, starts, waveforms).waveform, 0)[0]
     assert odds < place.clean_odds(one)
     assert odds <= expert(place, one, SHORT).value + 1e-3
+
+
+def test_a_victim_that_wants_all_places_is_reached_by_pulses_everywhere():
+    """Its gradient points at one fifth of the clip at a time, and gains nothing there alone."""
+
+    class Everywhere(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weakest = x.unflatten(-1, (5, -1)).square().mean(-1).amin(-1)
+            return torch.stack([torch.full_like(weakest, 2.0), 400 * weakest], dim=1)
+
+    place = Environment(ClassifierVictim(Everywhere()), Budget(below_db=-12, pulses=5), shape="constant")
+    one = clip()
+    descended = place.play(one, *pgd(place, one, iterations=6))
+    attempt = Arsenal(SHORT, iterations=6).attempt("pgd", place, one)
+    scores = [place.victim.verdict(tried.waveform, 0) for tried in (descended, attempt)]
+    assert [right for _, right in scores] == [True, False]
+    place.budget.check(attempt.starts, attempt.waveforms, one.level, RATE)
 
 
 def test_gradients_of_the_bundled_detector_are_its_slopes():
