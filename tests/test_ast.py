@@ -288,7 +288,7 @@ def test_what_cannot_be_is_one_sentence(network, call, says):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_cpu_in_half_precision_learns_by_the_same_attention(masked):
+def test_a_cpu_in_half_precision_attends_by_the_same_formula(masked):
     torch.manual_seed(0)
     mask = torch.arange(20) < torch.tensor([[20], [13]])
     mask = mask[:, None, None] if masked else None
@@ -302,5 +302,5 @@ def test_a_cpu_in_half_precision_learns_by_the_same_attention(masked):
     found.square().sum().backward()
     for one, other in zip(half, whole, strict=True):
         torch.testing.assert_close(one.grad.double(), other.grad, rtol=0.05, atol=0.1)
-    with torch.no_grad():  # in use it is the fused one
+    with torch.no_grad():
         torch.testing.assert_close(attended(*half, mask), found.detach(), rtol=0.03, atol=0.03)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from detector.classify.config import ClassifyConfig
+from detector.classify.fitting import Fitting
 from detector.classify.network import Architecture, Classifier
+from detector.classify.progress import Progress
 from detector.distill import Distillation, Teacher, distillation_loss, task_loss
 
 
@@ -84,3 +87,31 @@ def test_settings_are_checked():
     for wrong in ({"temperature": 0}, {"task_share": 1.5}, {"soften": "none"}):
         with pytest.raises(ValueError, match="distillation"):
             Distillation(**wrong)
+
+
+@pytest.mark.parametrize(("learns", "teaches"), [("psla", "ast"), ("ast", "psla")])
+def test_teacher_and_student_compute_each_in_their_own_precision(learns, teaches, tmp_path, monkeypatch):
+    """On a CPU that multiplies bfloat16 an AST computes in it, an EfficientNet does not."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    student, own = network(backbone=learns), network(backbone=teaches)
+    config = ClassifyConfig(data="x", out=tmp_path, device="cpu", backbone=learns)
+    fitting = Fitting(
+        config,
+        student,
+        {},
+        torch.eye(2),
+        tmp_path,
+        Progress(False),
+        teacher=Teacher(own, student),
+        distillation=Distillation(),
+    )
+    half = {}
+    for name, one in ((learns, student), (teaches, own)):
+
+        def logits(spectra, frames, name=name):
+            half[name] = torch.is_autocast_enabled("cpu")
+            return torch.zeros(1, 2)
+
+        monkeypatch.setattr(one, "logits", logits)
+    fitting._loss(torch.zeros(1, 32, 128), torch.tensor([32]), torch.eye(2)[:1])
+    assert half == {"ast": True, "psla": False}

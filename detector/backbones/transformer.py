@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 SIZES = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}  # embedding, heads
 DEPTH = 12
 TOKENS = 2  # class and distillation come before the patches
-FEW = 1 << 24  # attention weights that a training step on a CPU may hold at once
+FEW = 1 << 24  # attention weights that a CPU may hold at once
 
 
 class Attention(nn.Module):
@@ -39,11 +39,11 @@ class Attention(nn.Module):
 def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Scaled dot-product attention, (B, H, L, D / H) -> the same; `mask` (B, 1, 1, L).
 
-    Where a CPU trains in bfloat16 its fused kernel is three to five times slower than the formula, whose weights
-    (B, H, L, L) are held instead; measured at 50 to 514 tokens.
+    In bfloat16 a CPU's fused kernel is slower than the formula, whose weights (B, H, L, L) are held instead: with
+    its backward three to five times, alone up to two; measured at 50 to 514 tokens.
     """
     few = q.shape[0] * q.shape[1] * q.shape[2] ** 2 <= FEW
-    if not (q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and few):
+    if not (q.device.type == "cpu" and q.dtype == torch.bfloat16 and few):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     weights = (q * q.shape[-1] ** -0.5) @ k.mT
     if mask is not None:

@@ -75,14 +75,18 @@ class Fitting:
             weight_decay=config.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),
         )
-        # matrix products gain on a CPU, EfficientNet's small convolutions lose
-        on_cpu = network.architecture.backbone == "ast"
-        self.precision = Precision(self.device, config.amp, on_cpu=on_cpu)
+        self.precision = self._precision_of(network)
+        self.answering = None if teacher is None else self._precision_of(teacher.network)
         found = load_state(out, self.kept, self.optimizer, self.precision.scaler)
         # of `Best`, dev_eer is the share of dev that is classified wrongly
         self.position, self.best = found or (Position(), Best())
         self._clock = self._saved = time.monotonic()
         self._steps_here = 0
+
+    def _precision_of(self, network: nn.Module) -> Precision:
+        """Matrix products gain from half of it on a CPU, EfficientNet's small convolutions lose."""
+        on_cpu = network.architecture.backbone == "ast"
+        return Precision(self.device, self.config.amp, on_cpu=on_cpu)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -157,10 +161,11 @@ class Fitting:
     def _loss(self, spectra: Tensor, frames: Tensor, targets: Tensor) -> Tensor:
         kind = self.network.architecture.loss
         with self.precision():
-            wanted = None if self.teacher is None else self.teacher(spectra, frames)
             logits = self.network.logits(spectra, frames)
-        if wanted is None:
+        if self.teacher is None:
             return task_loss(logits, targets, kind)
+        with self.answering():
+            wanted = self.teacher(spectra, frames)
         return distillation_loss(logits, wanted, targets, self.distillation, kind)
 
     def _end_epoch(self, steps: int) -> None:
