@@ -270,6 +270,27 @@ def test_calibration_and_threshold_are_those_of_dev(models):
     assert (llr[~genuine] >= model.run["threshold"]["llr"]).mean() <= 0.05
 
 
+def test_a_strict_threshold_holds_for_every_kind_of_replay():
+    train, dev = table(), table(seed=1)
+    dev.cues.values[dev.cues.synthetic, NAMES.index("lower_edge")] -= (
+        2  # what is synthetic passes more easily
+    )
+    loose, strict = (fit(train, dev, "logistic", strict=strict) for strict in (False, True))
+    genuine, synthetic = dev.cues.genuine, dev.cues.synthetic
+    for model, held in ((loose, False), (strict, True)):
+        llr = model.calibration.llr(model.score(dev.inputs("logistic")))
+        joined = model.fusion(np.column_stack([llr, dev.detector.llr]))
+        for ratios, limit in (
+            (llr, model.run["threshold"]["llr"]),
+            (joined, model.run["fusion"]["threshold"]),
+        ):
+            assert (ratios[~genuine] >= limit).mean() <= 0.05
+            if held:
+                assert (ratios[synthetic] >= limit).mean() <= 0.05
+                assert (ratios[~genuine & ~synthetic] >= limit).mean() <= 0.05
+    assert strict.run["threshold"]["llr"] > loose.run["threshold"]["llr"]
+
+
 def test_fusion_of_two_is_better_than_each_and_keeps_polarity():
     rng = np.random.default_rng(4)
     genuine = np.arange(4000) % 2 == 0
@@ -440,7 +461,7 @@ def test_the_bundled_model_is_small_and_current():
     assert model.cues == JUDGED
     folder = __import__("detector.source.model", fromlist=["BUNDLED"]).BUNDLED / "default"
     assert sum(p.stat().st_size for p in folder.iterdir()) < 300_000
-    assert isinstance(model.heads["source"], Boosting)
+    assert isinstance(model.heads["source"], Boosting | Additive)
 
 
 def gated(x: np.ndarray) -> np.ndarray:

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from detector.source import classifiers
 from detector.source.cues import JUDGED
 from detector.source.training import fit
 from eval.benchmarks import source, source_attacks, source_figures
 from eval.benchmarks.cues import made_up
+from eval.benchmarks.source_figures import CHOSEN
 from eval.benchmarks.source_peers import peer_ratios
 from eval.benchmarks.source_tables import markdown
 from remasc import get_array
@@ -22,9 +22,7 @@ from tests.tiny_corpus import make_corpus
 
 @pytest.fixture(scope="module")
 def model():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifiers, "BOOSTS", (30, 10))  # quick
-        return fit(table(), table(seed=1))
+    return fit(table(), table(seed=1), CHOSEN)
 
 
 def test_the_group_that_carries_the_decision_is_found(model):
@@ -36,7 +34,7 @@ def test_the_group_that_carries_the_decision_is_found(model):
 
 def test_the_confusion_matrix_counts_every_trial_once(model):
     part = table(seed=2)
-    llr = model.calibration.llr(model.score(part.inputs("boosting")))
+    llr = model.calibration.llr(model.score(part.inputs(CHOSEN)))
     found = source_figures.kinds(part, model, llr)
     matrix = np.array(found["confusion"])
     assert matrix.sum() == len(part.cues)
@@ -74,16 +72,16 @@ def test_rates_hold_their_interval():
 
 def test_one_run_tells_everything(model):
     part, rng = table(seed=2), np.random.default_rng(3)
-    llr = model.calibration.llr(model.score(part.inputs("boosting")))
+    llr = model.calibration.llr(model.score(part.inputs(CHOSEN)))
     noise = rng.normal(size=len(llr))
-    llrs = {"void": noise, "boosting": llr, "detector": part.detector.llr}
-    llrs["fused with boosting"] = model.fusion(np.column_stack([llr, part.detector.llr]))
-    found = source_figures.judged(part, {"boosting": [model]}, llrs)
-    pairs = ["boosting below void", "fused with boosting below void", "fused with boosting below detector"]
+    llrs = {"void": noise, CHOSEN: llr, "detector": part.detector.llr}
+    llrs[f"fused with {CHOSEN}"] = model.fusion(np.column_stack([llr, part.detector.llr]))
+    found = source_figures.judged(part, {CHOSEN: [model]}, llrs)
+    pairs = [f"{CHOSEN} below void", f"fused with {CHOSEN} below void", f"fused with {CHOSEN} below detector"]
     assert list(found["differences"]) == pairs
-    assert found["differences"]["boosting below void"]["excludes_zero"]
+    assert found["differences"][f"{CHOSEN} below void"]["excludes_zero"]
     assert {"array", "playback device"} <= found["conditions"].keys()
-    arrays = found["conditions"]["array"]["boosting"]
+    arrays = found["conditions"]["array"][CHOSEN]
     assert sum(cell["genuine"] + cell["replay"] for cell in arrays) == len(llr)
     shifts = [row["shift"] for row in found["fewer_cues"].values()]
     assert max(shifts) < 0.2  # each is of 240 recordings, of which one is a hundredth of a nat
@@ -91,7 +89,7 @@ def test_one_run_tells_everything(model):
     counts = {"dev_trials": {"genuine": 120, "replay": 120}}
     text = markdown({"simulated": True, "corpus": "none", "dev": found} | counts)
     assert "(SIMULATED)" in text
-    for words in ("| void |", "boosting below void", "| D1 |", "| edges |", "| human |"):
+    for words in ("| void |", f"{CHOSEN} below void", "| D1 |", "| edges |", "| human |"):
         assert words in text
     json.dumps(found, allow_nan=False)
 
@@ -171,4 +169,4 @@ def test_the_made_up_command_is_what_is_promised():
 def test_the_neural_head_reads_embeddings_and_the_others_cues():
     part = table()
     assert part.inputs("neural").shape[1] == 6
-    assert part.inputs("boosting").shape[1] == len(JUDGED)
+    assert part.inputs(CHOSEN).shape[1] == len(JUDGED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-CLASSIFIERS = ("boosting", "svm", "logistic", "additive", "neural")
+CLASSIFIERS = ("additive", "boosting", "svm", "logistic", "neural")
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class SourceConfig:
     """Root of the corpus (ReMASC's layout, or a simulated one)."""
     out: Path
     """Folder of the model; it appears whole."""
-    classifier: str = "boosting"
-    """boosting (gradient-boosted trees), svm, logistic (a line), additive (a curve for each cue); neural reads the
+    classifier: str = "additive"
+    """additive (a curve for each cue), boosting (gradient-boosted trees), svm, logistic (a line); neural reads the
     replay detector's embedding, not cues."""
     detector: str = "default"
     """Replay detector to be joined with: a bundled name, a checkpoint folder, or "none"."""
@@ -29,6 +29,9 @@ class SourceConfig:
     """At most so many dev recordings; 0 = all."""
     p_fa: float = 0.05
     """Share of the devices that the thresholds accept on dev."""
+    strict: bool = False
+    """That share of the replays from each source recorder, not of all together: synthetic and clean speech passes
+    more easily than what was recorded before. Fewer people are accepted."""
     seed: int = 0
     """Of the classifiers."""
     cache: Path | None = None

@@ -60,7 +60,8 @@ def train(config: SourceConfig, progress: bool = True) -> Path:
         )
         for name, part in parts.items()
     }
-    model = fit(measured["train"], measured["dev"], config.classifier, seed=config.seed, p_fa=config.p_fa)
+    options = {"seed": config.seed, "p_fa": config.p_fa, "strict": config.strict}
+    model = fit(measured["train"], measured["dev"], config.classifier, **options)
     trials = {name: corpus.replace(part) for name, part in parts.items()}
     record = provenance(corpus, measured) | {
         "seed": config.seed,
@@ -96,9 +97,16 @@ def measure(recordings: Sequence[Recording], cache: Path, detector: str | None, 
 
 
 def fit(
-    train: Partition, dev: Partition, classifier: str = "boosting", *, seed: int = 0, p_fa: float = 0.05
+    train: Partition,
+    dev: Partition,
+    classifier: str = "additive",
+    *,
+    seed: int = 0,
+    p_fa: float = 0.05,
+    strict: bool = False,
 ) -> SourceModel:
-    """Heads fitted on train; calibration, thresholds and fusion set on dev."""
+    """Heads fitted on train; calibration, thresholds and fusion set on dev. The thresholds accept `p_fa` of all
+    replays, or if `strict` no more of those from any source recorder."""
     kind, inputs = CLASSIFIERS[classifier], train.inputs(classifier)
     if classifier != "neural":
         inputs = filled(inputs, np.random.default_rng(seed))
@@ -127,7 +135,7 @@ def fit(
         "families": families,
         "embedding": inputs.shape[1] if classifier == "neural" else None,
     }
-    run = _set_on_dev(heads, families, dev, classifier, p_fa)
+    run = _set_on_dev(heads, families, dev, classifier, p_fa, strict)
     run["strangest"] = STRANGER * float(np.nanpercentile(strangeness(dev.cues.columns(names), human), 99))
     return SourceModel(heads, human, config, run)
 
@@ -154,7 +162,7 @@ def filled(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _set_on_dev(
-    heads: dict[str, Any], families: list[str], dev: Partition, classifier: str, p_fa: float
+    heads: dict[str, Any], families: list[str], dev: Partition, classifier: str, p_fa: float, strict: bool
 ) -> dict[str, Any]:
     inputs, genuine = dev.inputs(classifier), dev.cues.genuine
     scores = heads[SOURCE].logits(inputs)[:, 0]
@@ -164,7 +172,7 @@ def _set_on_dev(
     number = np.array([families.index(name) for name in dev.cues.family[known]], int)
     run: dict[str, Any] = {
         "calibration": calibration.as_dict(),
-        "threshold": {"llr": threshold_at(llr[~genuine], p_fa), "p_fa": p_fa},
+        "threshold": {"llr": _threshold(llr, dev.cues, p_fa, strict), "p_fa": p_fa, "strict": strict},
         "dev_eer": eer(scores[genuine], scores[~genuine])[0],
         "calibration_of": {},
         "dev_eer_of": {},
@@ -187,12 +195,22 @@ def _set_on_dev(
         joined = fusion(llrs)
         run["fusion"] = {
             "llr": fusion.as_dict(),
-            "threshold": threshold_at(joined[~genuine], p_fa),
+            "threshold": _threshold(joined, dev.cues, p_fa, strict),
             "detector": dev.detector.fingerprint,
             "dev_eer": eer(joined[genuine], joined[~genuine])[0],
             "dev_eer_detector": eer(dev.detector.llr[genuine], dev.detector.llr[~genuine])[0],
         }
     return run
+
+
+def _threshold(llr: np.ndarray, cues: CueTable, p_fa: float, strict: bool) -> float:
+    """What at most `p_fa` of the replays reach; if `strict`, of those from each recorder with `FEWEST` of them."""
+    kinds = [~cues.genuine]
+    if strict:
+        source = np.array([str(r.source_recorder) for r in cues.recordings])
+        found = [~cues.genuine & (source == name) for name in sorted(set(source))]
+        kinds += [kind for kind in found if kind.sum() >= FEWEST]
+    return max(threshold_at(llr[kind], p_fa) for kind in kinds)
 
 
 def provenance(corpus: Corpus, parts: dict[str, Partition]) -> dict[str, Any]:
