@@ -29,6 +29,7 @@ from remasc.simulate.speech import (
     build_command,
     choose_command,
     coloured,
+    describe_sources,
     scan_speech,
     without_rumble,
 )
@@ -723,3 +724,20 @@ def test_a_partition_may_be_recorded_by_one_array_a_scene(speech, tmp_path):
         dataclasses.replace(recipe, random_arrays=True)
     with pytest.raises(ValueError, match="one_array"):
         dataclasses.replace(recipe, one_array=["training"])
+
+
+def test_a_licence_is_found_where_the_word_does_not_stand(tmp_path):
+    told = {
+        "a": "# rain\nForty clips, CC BY 3.0, of one author. Licence: CC0 (LICENCE.txt).\n",
+        "b": "# kitchen\nTwo clips. Both CC BY 4.0. Recorded at home.\n",
+        "c": "# street\nNobody knows whose.\n",
+    }
+    for name, text in told.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ORIGIN.md").write_text(text, encoding="utf-8")
+    found = {row["source"]: row["licence"] for row in describe_sources(tmp_path)}
+    assert found == {
+        "rain": "Licence: CC0 (LICENCE.txt)",
+        "kitchen": "Both CC BY 4.0",
+        "street": "not stated",
+    }

@@ -6,6 +6,7 @@ A command is one clip, cut at pauses where it is long, or two to four one-word c
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,7 @@ from remasc.sentences import is_name, quoted, reason
 
 RUMBLE_HZ = 75.0  # the lowest voices begin above it
 WORD_SECONDS = 1.35  # a labelled clip no longer than this is a single word
+_LICENCES = re.compile(r"\bCC0\b|\bCC[ -]BY\b|Apache-2|\bMIT\b|\bBSD\b|GPL|[Pp]ublic domain|PUBLIC DOMAIN")
 
 
 @dataclass(frozen=True)
@@ -119,14 +121,17 @@ def _speakers(table: Path) -> tuple[dict[str, str], dict[str, str]] | None:
 
 
 def describe_sources(folder: Path | None) -> list[dict[str, str]]:
-    """Sources and licences of a folder's sets, from ORIGIN.md: its title line and its licence sentence."""
+    """Sources and licences of a folder's sets, from ORIGIN.md: its title line, and its sentence that says
+    "licence", or else the first that names one."""
     if folder is None:
         return []
     found = []
     for origin in sorted(folder.rglob("ORIGIN.md")):
         text = origin.read_text(encoding="utf-8", errors="replace")
         title = text.splitlines()[0].lstrip("# ").strip() if text.strip() else origin.parent.name
-        licence = next((p for p in text.replace("\n", " ").split(". ") if "icence" in p), "not stated")
+        sentences = re.split(r"(?<=\.)\s", text.replace("\n", " "))
+        told = [p for p in sentences if "icence" in p] or [p for p in sentences if _LICENCES.search(p)]
+        licence = told[0].rstrip(".") if told else "not stated"
         found.append({"source": title, "licence": licence.strip()[-300:]})
     return found or [{"source": folder.name, "licence": "not stated by the folder"}]
 
