@@ -15,7 +15,7 @@ from pathlib import Path
 
 from eval import card_figures
 from eval.card_laws import Law, laws_of, laws_table
-from eval.probes import Verdict, conclusion, table
+from eval.probes import VERSION, Verdict, conclusion, table
 from remasc import Corpus, Recording
 from remasc.atomic import whole_file, write_text
 from remasc.protocol import partitions
@@ -53,14 +53,18 @@ def write_card(root: str | Path) -> Path:
     for name, image in figures.items():
         with whole_file(folder / name) as temporary:
             temporary.write_bytes(image)
-    write_text(folder / "card.md", "\n".join(_sections(corpus, laws, _verdicts(root))) + "\n")
+    write_text(folder / "card.md", "\n".join(_sections(corpus, laws, kept_verdicts(root))) + "\n")
     return folder / "card.md"
 
 
 def keep_verdicts(root: Path, verdicts: Sequence[Verdict]) -> None:
     """Keep what the probes found beside a simulated corpus, and in its card; any other corpus is left alone."""
     if (root / "scenes.jsonl").is_file():
-        found = {"corpus": _stamp(root), "verdicts": [verdict.as_dict() for verdict in verdicts]}
+        found = {
+            "corpus": _stamp(root),
+            "probes": VERSION,
+            "verdicts": [verdict.as_dict() for verdict in verdicts],
+        }
         write_text(root / PROBES, json.dumps(found, indent=1) + "\n")
         write_card(root)
 
@@ -70,11 +74,12 @@ def _stamp(root: Path) -> str:
     return hashlib.sha256((root / "scenes.jsonl").read_bytes()).hexdigest()
 
 
-def _verdicts(root: Path) -> list[Verdict]:
-    """What the probes found on this very corpus; nothing where they looked at another one, or at none."""
+def kept_verdicts(root: Path) -> list[Verdict]:
+    """What these very probes found on this very corpus; nothing where others did, or looked at another one."""
     try:
         found = json.loads((root / PROBES).read_text(encoding="utf-8"))
-        rows = found["verdicts"] if found["corpus"] == _stamp(root) else []
+        same = found["corpus"] == _stamp(root) and found.get("probes", 1) == VERSION
+        rows = found["verdicts"] if same else []
         return [Verdict.from_dict(row) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []

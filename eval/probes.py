@@ -24,6 +24,7 @@ from remasc.protocol import PARTITIONS, partitions
 from remasc.schema import RecordingDevice
 from remasc.simulate.layout import by_file, read_scenes, scene_of
 
+VERSION = 1  # of the probes: raised whenever they would find something else on the same recordings
 ENOUGH = 1000  # trials of each class from which an interval stands as it is
 FEWEST = 50  # of a class: below it an interval reaches into every band
 NOTHING = (0.45, 0.55)  # EER of what must not tell the classes apart

@@ -714,12 +714,12 @@ def test_a_verdict_left_with_the_corpus_is_taken_while_nothing_that_it_was_made_
         os.utime(newer, ns=(later, later))
         assert found(f"newer{number}") == ([], leaks.PROBED)
         os.utime(newer, ns=(before, before))
-    monkeypatch.setattr(leaks, "CODE", (tmp_path / "probes.py",))
-    (tmp_path / "probes.py").write_text("")
-    os.utime(tmp_path / "probes.py", ns=(later, later))
-    assert found("other-probes") == ([], leaks.PROBED)
-    assert len(asked) == 3
-    assert found("a") == ([], leaks.PROBED)  # nor what these tables kept is of these probes
+    with monkeypatch.context() as newer:
+        for module in (leaks, card):
+            newer.setattr(module, "VERSION", 2)
+        assert found("other-probes") == ([], leaks.PROBED)
+        assert len(asked) == 3
+        assert found("a") == ([], leaks.PROBED)  # nor what these tables kept is of these probes
     os.utime(left, ns=(later, later))
     assert found("again") == (told, leaks.LEFT)
     (root / "scenes.jsonl").write_text("{}\n{}\n")  # another corpus

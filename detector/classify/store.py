@@ -24,6 +24,7 @@ from detector.rundir import BEGUN
 from remasc.sentences import quoted, reason
 
 KIND = "classifier"
+_ONLY_WHOLE = "`classify train` goes on from it with --backbone psla, `classify adapt` takes an AST"
 HEADS = {"ast": "backbone.mlp_head.", "psla": "backbone.attention."}  # what knows the classes
 
 
@@ -151,7 +152,7 @@ def _from_transformer(architecture: Architecture, path: Path) -> Classifier:
 
 def _from_psla(architecture: Architecture, tensors: Mapping[str, Tensor], path: Path) -> Classifier:
     if architecture.backbone != "psla":
-        raise ValueError(f"{path}: holds an EfficientNet's weights; use --backbone psla")
+        raise ValueError(f"{path}: holds an EfficientNet's weights; {_ONLY_WHOLE}")
     from detector.backbones import PSLA
 
     heads, classes = 0, len(architecture.classes)
@@ -177,7 +178,8 @@ def _from_classifier(architecture: Architecture, folder: Path) -> Classifier:
         base = merge_lora(base)
     there = base.architecture
     if there.backbone != architecture.backbone:
-        raise ValueError(f"{folder}: is a {there.backbone}; use --backbone {there.backbone}")
+        use = _ONLY_WHOLE if there.backbone == "psla" else f"use --backbone {there.backbone}"
+        raise ValueError(f"{folder}: is a {there.backbone}; {use}")
     names = ("classes", "frames", "loss", *(("frontend",) if there.frontend == "fixed" else ()))
     network = Classifier(replace(there, **{name: getattr(architecture, name) for name in names}))
     own, tensors = network.state_dict(), dict(base.state_dict())

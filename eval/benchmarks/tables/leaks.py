@@ -11,16 +11,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from eval import card, facts, probes, words
+from eval import card, words
 from eval.benchmarks.tables.options import Options
 from eval.benchmarks.tables.views import corpora_of, stamp
-from eval.probes import Verdict, conclusion, probe_corpus, table
+from eval.probes import VERSION, Verdict, conclusion, probe_corpus, table
 from remasc import Corpus
 from remasc.atomic import write_text
 
 PROBED = "Probed for these tables."
-LEFT = "It is the verdict of `replayguard corpus probe`, left with the corpus; no recording and no probe is newer."
-CODE = (Path(probes.__file__), Path(facts.__file__))  # what the probes are, and what they look at
+LEFT = "It is the verdict of `replayguard corpus probe`, left with the corpus; no recording is newer, no probe another."
 
 
 def verdicts(corpus: Corpus, out: Path, workers: int | None, progress: bool) -> tuple[list[Verdict], str]:
@@ -30,7 +29,7 @@ def verdicts(corpus: Corpus, out: Path, workers: int | None, progress: bool) -> 
     told = stamp(corpus)
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["recordings"] == told and _as_new_as(path, CODE):
+        if kept["recordings"] == told and kept["probes"] == VERSION:
             return [Verdict.from_dict(row) for row in kept["verdicts"]], kept.get("source", PROBED)
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -39,18 +38,18 @@ def verdicts(corpus: Corpus, out: Path, workers: int | None, progress: bool) -> 
         found, source = probe_corpus(corpus.root, workers=workers, progress=progress), PROBED
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [verdict.as_dict() for verdict in found]
-    text = json.dumps({"recordings": told, "source": source, "verdicts": rows}, indent=1)
+    text = json.dumps({"recordings": told, "probes": VERSION, "source": source, "verdicts": rows}, indent=1)
     write_text(path, text + "\n")
     return found, source
 
 
 def left_by_probe(corpus: Corpus) -> list[Verdict]:
-    """What `replayguard corpus probe` left in a simulated corpus: of the same scenes (their hash), and as new as
-    all it was made of: recordings, tables and the probes themselves. Nothing where that is not so."""
+    """What `replayguard corpus probe` left in a simulated corpus: of the same scenes (their hash), by the same
+    probes (their version), and as new as the recordings and tables it was made of. Nothing where that is not so."""
     tables = [corpus.root / "corpus.json", corpus.root / "partitions.tsv"]
     tables += [corpus.root / subset / "meta.csv" for subset in {r.subset for r in corpus}]
-    made_of = (*CODE, *tables, *(r.path for r in corpus))
-    return card._verdicts(corpus.root) if _as_new_as(corpus.root / card.PROBES, made_of) else []
+    made_of = (*tables, *(r.path for r in corpus))
+    return card.kept_verdicts(corpus.root) if _as_new_as(corpus.root / card.PROBES, made_of) else []
 
 
 def _as_new_as(path: Path, made_of: Iterable[Path]) -> bool:
