@@ -19,7 +19,7 @@ from remasc import Corpus
 from remasc.atomic import write_text
 
 PROBED = "Probed for these tables."
-LEFT = "It is the verdict of `replayguard corpus probe`, left with the corpus; no recording is newer, no probe another."
+LEFT = "It is the verdict of `replayguard corpus probe`, left with the corpus; no recording is newer, and no probe."
 
 
 def verdicts(corpus: Corpus, out: Path, workers: int | None, progress: bool) -> tuple[list[Verdict], str]:
