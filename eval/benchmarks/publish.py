@@ -162,21 +162,29 @@ def card(name: str) -> str:
 
 
 def space() -> str:
-    """README's table of what one channel and space tell."""
-    rows = {row["array"]: row for row in json.loads((RESULTS / "space" / "table.json").read_text("utf-8"))}
+    """README's table of what one channel and space tell: the open corpus, and several closed ones."""
+    folder = RESULTS / "space"
+    seeds = _read(folder / "arrays" / "knobs.json")["over seeds"]
+    protocols = {
+        "open": json.loads((folder / "table.json").read_text("utf-8")),
+        "closed": [row for row in seeds if row["knob"] == "closed"],
+    }
     views = {
         "one channel": "single",
         "channel 1 repeated (control)": "dummy",
         "one channel and space": "both",
     }
-    lines = ["| EER, simulated | " + " | ".join(rows) + " |", "|---|" + "---:|" * len(rows)]
-    for words, view in views.items():
-        lines.append(
-            f"| {words} | " + " | ".join(rate(row["views"][view]["eer"]) for row in rows.values()) + " |"
-        )
-    gains = [row["gains"]["single - both"] for row in rows.values()]
-    told = [f"{100 * gain['points']:.1f} {interval(*gain['interval'])}" for gain in gains]
-    return "\n".join([*lines, "| gain over one channel, points | " + " | ".join(told) + " |"])
+    arrays = [row["array"] for row in protocols["open"]]
+    lines = ["| EER, simulated | " + " | ".join(arrays) + " |", "|---|" + "---:|" * len(arrays)]
+    for protocol, rows in protocols.items():
+        by_array = {row["array"]: row for row in rows}
+        for words, view in views.items():
+            told = [rate(by_array[array]["views"][view]["eer"]) for array in arrays]
+            lines.append(f"| {protocol}: {words} | " + " | ".join(told) + " |")
+        gains = [by_array[array]["gains"]["single - both"] for array in arrays]
+        told = [f"{100 * gain['points']:.1f} {interval(*gain['interval'])}" for gain in gains]
+        lines.append(f"| {protocol}: gain over one channel, points | " + " | ".join(told) + " |")
+    return "\n".join(lines)
 
 
 def peers() -> str:
