@@ -37,8 +37,7 @@ def test_attacked_planes_stay_in_bounds_and_do_harm():
     out = hardened(network, planes, lengths, columns, 1.0, torch.Generator().manual_seed(1))
     assert torch.equal(planes, kept)
     change = (out - planes).abs()
-    assert (change.amax(dim=(0, 2, 3))[:5] <= torch.tensor(STRENGTH) + 1e-5).all()
-    assert change[1:, 4].max() > 1.5  # further than where every plane had the bound of the level
+    assert change.max() <= STRENGTH + 1e-5
     touched = (change > 0).any(dim=(1, 2)).sum(-1)
     assert (touched > 0).all()
     assert (touched <= STRETCHES * REACH).all()
