@@ -20,11 +20,11 @@ def simulate(
 
     Args:
         out: Folder of the corpus; an interrupted run goes on there.
-        recipe: Name of a shipped recipe or a recipe file.
-        speech: Folder of clean speech; default: an embedded speech synthesiser.
+        recipe: Name of a shipped recipe (a wrong name lists them) or a TOML file.
+        speech: Folder of clean speech and its metadata.csv (file,speaker); default: an embedded synthesiser.
         noise: Folder of background noise; default: synthesised noise.
         template: For remasc-sim: folder with ReMASC's core/meta.csv and eval/meta.csv, to be followed row by row.
-        arrays: Which arrays record.
+        arrays: Which arrays record; with random-arrays every scene has an array of its own.
         scale: Multiplies the number of scenes; the share of the rows where a template is followed.
         seed: Another seed is another corpus.
         workers: Processes; default: one per core.

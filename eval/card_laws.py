@@ -105,4 +105,9 @@ def _range(values: np.ndarray) -> str:
     if not len(values):
         return "-"
     low, middle, high = np.percentile(values, [5, 50, 95])
-    return f"{middle:.3g} [{low:.3g}, {high:.3g}]"
+    return f"{_digits(middle)} [{_digits(low)}, {_digits(high)}]"
+
+
+def _digits(value: float) -> str:
+    """Three digits that count, never as a power of ten: 2,900 rather than 2.9e+03."""
+    return f"{float(f'{value:.3g}'):,g}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eval.card import PICTURES, keep_verdicts, recordings_of, write_card
-from eval.card_laws import CLASSES, bandwidth, file_level, laws_of
+from eval.card_laws import CLASSES, Law, bandwidth, file_level, laws_of, laws_table
 from eval.probes import NOTHING, Verdict
 from remasc import Corpus
 from remasc.audio import write_wav
@@ -75,6 +75,11 @@ def test_bandwidth_is_where_the_power_ends(corpus_root, tmp_path):
     tone = dataclasses.replace(recording, path=path)
     assert bandwidth(tone) == pytest.approx(1234, abs=2)
     assert file_level(tone) == pytest.approx(-23.01, abs=0.01)
+
+
+def test_a_range_is_read_without_powers_of_ten():
+    law = Law("bandwidth", "Hz", {"genuine": np.full(3, 2897.4), "replay": np.full(3, -0.8013)})
+    assert laws_table([law])[-1] == "| bandwidth | Hz | 2,900 [2,900, 2,900] | -0.801 [-0.801, -0.801] |"
 
 
 def test_a_corpus_that_was_not_simulated_has_no_card(tmp_path):
