@@ -38,7 +38,7 @@ def simulate(
     with on_cluster(cluster) as there:
         root = generate(
             recipe, out, speech=speech, noise=noise, template=template, arrays=arrays, scale=scale, seed=seed,
-            workers=workers or there, resume=resume,
+            workers=there if workers is None else workers, resume=resume,
         )  # fmt: skip
     from eval.card import write_card
 

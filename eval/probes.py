@@ -26,7 +26,8 @@ from remasc.simulate.layout import by_file, read_scenes, scene_of
 
 VERSION = 1  # of the probes: raised whenever they would find something else on the same recordings
 ENOUGH = 1000  # trials of each class from which an interval stands as it is
-FEWEST = 50  # of a class: below it an interval reaches into every band
+FEWEST = 50  # of a class: with fewer, that no probe failed says nothing
+HANDFUL = 10  # of a class: with fewer no probe fails, for a bootstrap of so few may have no width
 NOTHING = (0.45, 0.55)  # EER of what must not tell the classes apart
 _CHUNK = 16
 
@@ -49,8 +50,9 @@ class Verdict:
 
     @property
     def failed(self) -> bool:
-        """The whole interval lies outside of the band."""
-        return self.gates and (self.high < self.band[0] or self.low > self.band[1])
+        """The whole interval lies outside of the band, and there are enough trials to say so."""
+        told = min(self.genuine, self.replay) >= HANDFUL
+        return told and self.gates and (self.high < self.band[0] or self.low > self.band[1])
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"failed": self.failed}

@@ -224,6 +224,10 @@ def _subsets(root: Path) -> list[str]:
     for name in ("complete", ""):
         if (root / name / "meta.csv").is_file():
             return [name]
+    if (root / "plan.json").is_file():
+        raise ValueError(
+            f"{root}: an interrupted simulation; run the same `replayguard simulate` again to end it"
+        )
     raise ValueError(
         f"{root}: neither core/meta.csv, eval/meta.csv, complete/meta.csv nor meta.csv is there; "
         "expected the root of a ReMASC copy, see data/README.md"

@@ -132,7 +132,7 @@ def _notes_within(trials: Sequence[Recording]) -> Iterator[str]:
         if genuine and replay and not genuine & replay:
             yield (
                 f"{name_of(environment)}: genuine trials have the positions {_span(genuine)}, replays "
-                f"{_span(replay)}: place alone tells the class there, so it must not be an input"
+                f"{_span(replay)}: that column alone tells the class there, so it must not be an input"
             )
     if odd := sum(r.label is Label.GENUINE and r.source_recorder is not None for r in trials):
         yield f"{odd:,} genuine rows carry a source recorder, as published"

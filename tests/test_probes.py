@@ -98,6 +98,9 @@ def test_a_probe_fails_where_its_whole_interval_is_outside():
     assert not verdict(0.30, 0.46).failed
     assert verdict(0.56, 0.60).failed
     assert not verdict(0.30, 0.44, gates=False).failed
+    few = dataclasses.replace(verdict(0.0, 0.0), genuine=2, replay=2)  # two of two, by chance
+    assert not few.failed
+    assert "Too few trials" in conclusion([few])
     assert "level on D2" in conclusion([verdict(0.30, 0.44)])
     assert "No probe failed" in conclusion([verdict(0.46, 0.52)])
     assert "**failed**" in table([verdict(0.30, 0.44)])

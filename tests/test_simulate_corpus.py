@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -368,8 +369,6 @@ def test_same_bytes_from_a_cluster(speech, corpus_root, tmp_path):
 
 
 def test_same_bytes_after_an_interruption(speech, corpus_root, tmp_path):
-    import shutil
-
     copy = tmp_path / "resumed"
     shutil.copytree(corpus_root, copy)
     for path in (copy / "core" / "meta.csv", copy / "eval" / "meta.csv", copy / "corpus.json"):
@@ -414,6 +413,35 @@ def test_a_folder_with_another_corpus_is_refused(speech, corpus_root, tmp_path):
     (tmp_path / "core" / "meta.csv").write_text("real\n")
     with pytest.raises(ValueError, match="not simulated here"):
         generate(TINY, tmp_path, speech=speech, progress=False)
+
+
+def test_refusals_come_before_anything_is_drawn(speech, corpus_root, tmp_path, monkeypatch):
+    before = digest(corpus_root)
+    monkeypatch.setattr(sys.modules["remasc.simulate.generate"], "cast_of", None)  # it comes after
+    with pytest.raises(ValueError, match="another simulated corpus"):
+        generate(TINY, corpus_root, speech=speech, seed=1, progress=False)
+    with pytest.raises(ValueError, match="name it again with --speech"):
+        generate(TINY, corpus_root, progress=False)
+    with pytest.raises(ValueError, match="workers is -1"):
+        generate(TINY, tmp_path / "none", speech=speech, workers=-1, progress=False)
+    assert digest(corpus_root) == before
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_full_disk_is_noticed_before_it_is_full(speech, corpus_root, tmp_path, monkeypatch):
+    written = sum(path.stat().st_size - 44 for path in corpus_root.rglob("data/*.wav"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=int(0.9 * written)))
+    with pytest.raises(ValueError, match="GB are free there; choose"):
+        generate(TINY, tmp_path / "large", speech=speech, workers=1, progress=False)
+    assert not (tmp_path / "large").exists()
+    assert generate(TINY, corpus_root, speech=speech, workers=1, progress=False)  # which is all there
+
+
+def test_an_interrupted_simulation_is_called_so(tmp_path):
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(ValueError, match="an interrupted simulation"):
+        Corpus.from_meta(tmp_path)
 
 
 def test_array_subset_makes_only_those_files(speech, tmp_path):
@@ -737,7 +765,7 @@ def test_a_licence_is_found_where_the_word_does_not_stand(tmp_path):
         (tmp_path / name / "ORIGIN.md").write_text(text, encoding="utf-8")
     found = {row["source"]: row["licence"] for row in describe_sources(tmp_path)}
     assert found == {
-        "rain": "Licence: CC0 (LICENCE.txt)",
+        "rain": "CC0 (LICENCE.txt)",
         "kitchen": "Both CC BY 4.0",
         "street": "not stated",
     }

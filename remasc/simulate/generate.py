@@ -15,7 +15,17 @@ from remasc.parallel import checked_workers, tracked, unordered
 from remasc.protocol import PARTITIONS
 from remasc.schema import RecordingDevice
 from remasc.simulate.casts import split_speakers
-from remasc.simulate.layout import arrays_of, is_done, sound_path, write_plan, write_tables
+from remasc.simulate.layout import (
+    PLAN,
+    VOICES,
+    arrays_of,
+    check_place,
+    check_room,
+    is_done,
+    sound_path,
+    write_plan,
+    write_tables,
+)
 from remasc.simulate.recipes import Recipe, load_recipe
 from remasc.simulate.scenes import cast_of, draw_scenes
 from remasc.simulate.speech import Clip, Folders, audio_files, describe_sources, scan_speech
@@ -59,6 +69,11 @@ def generate(
     out, names = Path(out), _array_names(plan, arrays)
     corpus_name = f"{plan.name}-v{plan.version}-s{seed}"
     _check_target(out, speech=speech, noise=noise)
+    workers = checked_workers(workers)
+    stamp = {"name": corpus_name, "version": VERSION, "arrays": list(names)}
+    check_place(out, stamp, resume)
+    if resume and speech is None and (out / PLAN).is_file() and not (out / VOICES).is_dir():
+        raise ValueError(f"{out}: its corpus was made of a folder of speech; name it again with --speech")
     folders = Folders(
         Path(speech) if speech is not None else _voices(plan, out, corpus_name),
         None if noise is None else Path(noise),
@@ -73,8 +88,9 @@ def generate(
         scenes = draw_rows(plan, corpus_name, casts, rows, progress)
     card = _card(plan, corpus_name, seed, names, clips, speakers, folders)
     card |= {"noise_disjoint": apart, "speakers_by_label": split_speakers(clips, plan)[1]}
+    check_room(out, scenes, names)
     out.mkdir(parents=True, exist_ok=True)  # not before: what is refused leaves no folder
-    write_plan(out, scenes, {"name": corpus_name, "version": VERSION}, names, resume)
+    write_plan(out, scenes, stamp, names, resume)
     _render_all(scenes, corpus_name, names, folders, out, workers, progress)
     write_tables(out, scenes, card, names)
     return out
@@ -120,7 +136,7 @@ def _check_target(out: Path, **sources: Path | None) -> None:
 def _voices(plan: Recipe, out: Path, corpus_name: str) -> Path:
     """The stand-in speech folder below `out`, with voices for every partition that is wanted."""
     counts = {p: max(plan.voices.get(p, 0), 2) for p in PARTITIONS if plan.pairs.get(p, 0)}
-    return make_voices(out / "voices", corpus_name, counts)
+    return make_voices(out / VOICES, corpus_name, counts)
 
 
 def _noise_by_partition(noise: Path | None) -> tuple[dict[str, list[str]], bool]:
@@ -181,14 +197,14 @@ def _render_all(
     arrays: tuple[str, ...],
     folders: Folders,
     out: Path,
-    workers: int | None,
+    workers: int,
     progress: bool,
 ) -> None:
     # siblings beside each other, for they say the same, but in the order of their numbers: the times at which files
     # were written tell no class
     ordered = sorted(scenes, key=lambda scene: (scene["pair"], scene["index"]))
     todo = [scene for scene in ordered if not is_done(scene, arrays, out)]
-    workers = min(checked_workers(workers), max(1, len(todo)))
+    workers = min(workers, max(1, len(todo)))
     size = max(1, min(8, len(todo) // (4 * workers)))
     jobs = [(todo[i : i + size], corpus_name, arrays, folders, out) for i in range(0, len(todo), size)]
     done = ((count, count) for count in unordered(render_batch, jobs, workers))

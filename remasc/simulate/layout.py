@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from remasc.atomic import write_text
 from remasc.audio import sound_files_below
 from remasc.schema import RecordingDevice
+from remasc.sentences import quoted
 from remasc.simulate.geometries import array_of
 from remasc.simulate.scenes import CONTENT_RATE
 
 FIRST_ID = 1_000_000
+PLAN = "plan.json"
+VOICES = "voices"  # the embedded synthesiser's, below the corpus
 SUBSETS = ("core", "eval")
 SUBTYPES = {"D1": "PCM_16", "D2": "PCM_16", "D3": "PCM_32", "D4": "PCM_16", "RANDOM": "PCM_16"}
 _BYTES = {"PCM_16": 2, "PCM_32": 4}
@@ -47,6 +51,11 @@ def sample_count(scene: dict, array: str) -> int:
     return round(round(scene["seconds"] * CONTENT_RATE) * array_of(scene, array).sample_rate / CONTENT_RATE)
 
 
+def sound_bytes(scene: dict, array: str) -> int:
+    """Size of the scene's file, without its header."""
+    return sample_count(scene, array) * array_of(scene, array).num_mics * _BYTES[SUBTYPES[array]]
+
+
 def meta_rows(scene: dict, arrays: Sequence[str]) -> list[str]:
     """The scene's rows of meta.csv, nine columns padded with spaces as ReMASC pads them."""
     replay = scene["label"] == "replay"
@@ -70,7 +79,7 @@ def is_done(scene: dict, arrays: tuple[str, ...], out: Path) -> bool:
     """Whether every file of the scene is there and as long as it must be (files appear whole or not at all)."""
     for array in arrays_of(scene, arrays):
         path = sound_path(out, scene, array)
-        sound = sample_count(scene, array) * array_of(scene, array).num_mics * _BYTES[SUBTYPES[array]]
+        sound = sound_bytes(scene, array)
         if not path.is_file() or not sound < path.stat().st_size < sound + 256:
             return False
     return True
@@ -109,18 +118,8 @@ def write_plan(out: Path, scenes: list[dict], stamp: dict, arrays: tuple[str, ..
     """Write the plan before any audio. A folder that holds another corpus or anybody's recordings is refused;
     without `resume` an older simulation in it is replaced. (`voices` in it are the simulator's own.)"""
     text = scenes_text(scenes)
-    stamp = {**stamp, "arrays": list(arrays), "scenes": hashlib.sha256(text.encode("utf-8")).hexdigest()}
-    stamp_text = json.dumps(stamp, indent=1) + "\n"
-    mark = out / "plan.json"
-    if not mark.is_file():
-        if found := [s for s in (*SUBSETS, "complete") if (out / s / "meta.csv").exists()]:
-            raise ValueError(f"{out}: its {found[0]}/meta.csv was not simulated here; choose another --out")
-        if found := [p for p in sound_files_below(out) if p.relative_to(out).parts[0] != "voices"]:
-            raise ValueError(f"{found[0]}: was not simulated here; choose another --out, nothing was touched")
-    elif resume and mark.read_text(encoding="utf-8") != stamp_text:
-        raise ValueError(
-            f"{out}: holds another simulated corpus; choose another --out, or remove that folder"
-        )
+    stamp = stamp | {"scenes": hashlib.sha256(text.encode("utf-8")).hexdigest()}
+    check_place(out, stamp, resume)
     for subset in SUBSETS:
         for path in (out / subset / "data").glob(".*.partial.wav" if resume else "*.wav"):
             path.unlink()  # what a killed run had begun; or, starting afresh, everything
@@ -135,7 +134,45 @@ def write_plan(out: Path, scenes: list[dict], stamp: dict, arrays: tuple[str, ..
     ]
     write_text(out / "scenes.jsonl", text)
     write_text(out / "partitions.tsv", "trial\tpartition\n" + "".join(lines))
-    write_text(mark, stamp_text)
+    write_text(out / PLAN, json.dumps(stamp, indent=1) + "\n")
+
+
+def check_place(out: Path, stamp: dict, resume: bool) -> None:
+    """ValueError where `out` holds anybody's recordings, or (if they are to be kept) those of a corpus whose plan
+    says something else than `stamp`."""
+    mark = out / PLAN
+    if not mark.is_file():
+        if found := [s for s in (*SUBSETS, "complete") if (out / s / "meta.csv").exists()]:
+            raise ValueError(f"{out}: its {found[0]}/meta.csv was not simulated here; choose another --out")
+        if found := [p for p in sound_files_below(out) if p.relative_to(out).parts[0] != VOICES]:
+            raise ValueError(f"{found[0]}: was not simulated here; choose another --out, nothing was touched")
+    elif resume:
+        try:
+            there = dict(json.loads(mark.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            there = {}
+        if any(there.get(key) != value for key, value in stamp.items()):
+            name = quoted(str(there.get("name", "?")))
+            raise ValueError(
+                f"{out}: holds another simulated corpus ({name}, or made of other speech, noise, scale or arrays); "
+                "choose another --out, or remove that folder"
+            )
+
+
+def check_room(out: Path, scenes: Sequence[dict], arrays: Sequence[str]) -> None:
+    """ValueError where the sound files that are still to be written are larger than what is free on the disk."""
+    needed = sum(
+        sound_bytes(scene, array)
+        for scene in scenes
+        for array in arrays_of(scene, arrays)
+        if not sound_path(out, scene, array).is_file()
+    )
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    if needed > (free := shutil.disk_usage(there).free):
+        raise ValueError(
+            f"{out}: this corpus still takes {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there; choose "
+            "another disk, a smaller --scale or fewer --arrays"
+        )
 
 
 def write_tables(out: Path, scenes: list[dict], card: dict, arrays: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -129,10 +130,11 @@ def describe_sources(folder: Path | None) -> list[dict[str, str]]:
     for origin in sorted(folder.rglob("ORIGIN.md")):
         text = origin.read_text(encoding="utf-8", errors="replace")
         title = text.splitlines()[0].lstrip("# ").strip() if text.strip() else origin.parent.name
-        sentences = re.split(r"(?<=\.)\s", text.replace("\n", " "))
-        told = [p for p in sentences if "icence" in p] or [p for p in sentences if _LICENCES.search(p)]
-        licence = told[0].rstrip(".") if told else "not stated"
-        found.append({"source": title, "licence": licence.strip()[-300:]})
+        told = text.partition("\n")[2].replace("\n", " ")
+        sentences = re.split(r"(?<=\.)\s", told)
+        about = [p for p in sentences if "icence" in p] or [p for p in sentences if _LICENCES.search(p)]
+        licence = about[0].strip().removeprefix("Licence: ").rstrip(".") if about else "not stated"
+        found.append({"source": title, "licence": textwrap.shorten(licence, 300, placeholder=" ...")})
     return found or [{"source": folder.name, "licence": "not stated by the folder"}]
 
 
