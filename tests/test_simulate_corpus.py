@@ -428,6 +428,14 @@ def test_refusals_come_before_anything_is_drawn(speech, corpus_root, tmp_path, m
     assert not (tmp_path / "none").exists()
 
 
+def test_a_broken_noise_clip_is_named_before_anything_is_drawn(speech, tmp_path):
+    (tmp_path / "noise").mkdir()
+    (tmp_path / "noise" / "b.wav").write_text("hello")
+    with pytest.raises(ValueError, match=r"b\.wav"):
+        generate(TINY, tmp_path / "out", speech=speech, noise=tmp_path / "noise", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_full_disk_is_noticed_before_it_is_full(speech, corpus_root, tmp_path, monkeypatch):
     written = sum(path.stat().st_size - 44 for path in corpus_root.rglob("data/*.wav"))
     usage = shutil.disk_usage(tmp_path)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from remasc.arrays import ARRAYS
-from remasc.audio import write_wav
+from remasc.audio import audio_info, write_wav
 from remasc.parallel import checked_workers, tracked, unordered
 from remasc.protocol import PARTITIONS
 from remasc.schema import RecordingDevice
@@ -143,7 +143,10 @@ def _noise_by_partition(noise: Path | None) -> tuple[dict[str, list[str]], bool]
     """Noise clips by partition, each in one only, and whether that holds: fewer than three clips are shared."""
     if noise is None:
         return {p: [] for p in PARTITIONS}, True
-    files = [p.relative_to(noise).as_posix() for p in audio_files(Path(noise))]
+    found = audio_files(Path(noise))
+    for path in found:
+        audio_info(path)  # what cannot be read is said now, not when a scene draws it
+    files = [path.relative_to(noise).as_posix() for path in found]
     if len(files) < len(PARTITIONS):
         return dict.fromkeys(PARTITIONS, files), False
     return split(files, NOISE_SHARE, PARTITIONS, key=lambda name: Path(name).name)[0], True
