@@ -162,22 +162,20 @@ def card(name: str) -> str:
 
 
 def space() -> str:
-    """README's table of what one channel and space tell: the open corpus, and several closed ones."""
-    folder = RESULTS / "space"
-    seeds = _read(folder / "arrays" / "knobs.json")["over seeds"]
+    """README's table of what one channel and space tell, by protocol, over several corpora."""
+    rows = _read(RESULTS / "space" / "arrays" / "knobs.json")["over seeds"]
     protocols = {
-        "open": json.loads((folder / "table.json").read_text("utf-8")),
-        "closed": [row for row in seeds if row["knob"] == "closed"],
+        protocol: {row["array"]: row for row in rows if row["knob"] == knob}
+        for protocol, knob in (("open", "as it is"), ("closed", "closed"))
     }
     views = {
         "one channel": "single",
         "channel 1 repeated (control)": "dummy",
         "one channel and space": "both",
     }
-    arrays = [row["array"] for row in protocols["open"]]
+    arrays = list(protocols["open"])
     lines = ["| EER, simulated | " + " | ".join(arrays) + " |", "|---|" + "---:|" * len(arrays)]
-    for protocol, rows in protocols.items():
-        by_array = {row["array"]: row for row in rows}
+    for protocol, by_array in protocols.items():
         for words, view in views.items():
             told = [rate(by_array[array]["views"][view]["eer"]) for array in arrays]
             lines.append(f"| {protocol}: {words} | " + " | ".join(told) + " |")
