@@ -684,7 +684,7 @@ def test_the_leak_verdict_is_asked_once_and_a_leak_is_an_exit_code(finished, tmp
     assert f"{sentence} {leaks.PROBED}" in capsys.readouterr().out
     path = tmp_path / "leaks" / "tiny.json"
     kept = json.loads(path.read_text())
-    kept["verdicts"][0] |= {"eer": 0.1, "low": 0.05, "high": 0.2, "gates": True}
+    kept["verdicts"][0] |= {"eer": 0.1, "low": 0.05, "high": 0.2, "gates": True, "genuine": 99, "replay": 99}
     path.write_text(json.dumps(kept))
     assert replayguard.main(arguments) == 1
     assert "1 of" in capsys.readouterr().out
