@@ -62,10 +62,20 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
 
 def main(argv: Iterable[str] | None = None) -> int:
     """Run one sub-command; returns its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that knows no "≥" still gets its line
+    try:
+        try:
+            return _main(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()  # now, and not when the interpreter has nobody left to tell
+    except BrokenPipeError:  # the reader of our output (head, less) went away: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if arguments else 2
@@ -93,9 +103,8 @@ def _guarded(name: str, arguments: list[str]) -> int:
     """Run a command; an error at the border becomes one sentence and exit code 2."""
     try:
         return _run(COMMANDS[name], arguments, prog=f"replayguard {name}") or 0
-    except BrokenPipeError:  # the reader of our output (head, less) went away: nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         if os.environ.get("REPLAYGUARD_DEBUG"):
             raise

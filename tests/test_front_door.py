@@ -1,6 +1,9 @@
 """The command line as a person meets it: help, versions, mistakes, scoring."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -113,3 +116,14 @@ def test_corpus_summary_and_check(capsys, tmp_path):
     corpus[0].path.unlink()
     code, out, _ = call(capsys, "corpus", "check", corpus.root, "--json", "--workers", "1")
     assert (code, json.loads(out)["counts"]["missing"]) == (1, 1)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["score", "--help"]])
+def test_a_reader_who_goes_away_is_no_error(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, replayguard.__file__, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
