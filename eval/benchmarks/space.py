@@ -12,7 +12,6 @@ else than space. The null control is a corpus of a recipe with `null = true`: al
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from detector.rundir import fingerprint
 from eval.benchmarks.space_facts import KNOBS, Facts, facts_of
 from eval.breakdown import voice_groups
 from eval.metrics import eer, percentile_interval, resampled_counts
@@ -66,17 +66,11 @@ def main(options: Space) -> None:
             )
         present = [name for name in ARRAYS if any(r.array == name for r in corpus)]
         for array in options.array or present:
-            kept = (options.cache or options.out / "facts") / f"{array}-{_stamp(corpus, array)}.npz"
+            heard = fingerprint(corpus.filter(array=array))[:16]
+            kept = (options.cache or options.out / "facts") / f"{array}-{heard}.npz"
             found.append(compare(corpus.card, array, facts_of(corpus, array, kept, options.workers))[0])
             write(options.out, found)
     print((options.out / "table.md").read_text(encoding="utf-8"))
-
-
-def _stamp(corpus: Corpus, array: str) -> str:
-    """Changes with the sound files of an array."""
-    files = [(r.trial_id, r.path.stat()) for r in corpus.filter(array=array)]
-    told = "\n".join(f"{trial} {file.st_size} {file.st_mtime_ns}" for trial, file in files)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
