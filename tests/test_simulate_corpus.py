@@ -664,12 +664,13 @@ def test_a_share_of_the_recordings_is_taken_where_they_are_played(speech):
 
 @pytest.mark.parametrize("name", [n for n in shipped_recipes() if n.startswith("held-out-")])
 def test_what_is_held_out_is_heard_in_eval_alone(speech, name):
-    recipe = dataclasses.replace(load_recipe(name), pairs={"train": 30, "dev": 10, "eval": 20})
+    recipe = dataclasses.replace(load_recipe(name), pairs={"train": 30, "dev": 10, "eval": 40})
     scenes = drawn(recipe, name, speech)
     (condition, codes), *_ = recipe.held_out.items()
 
     def code(scene):
         return {
+            "position": 10 * scene["environment"] + scene["position"] % 10,
             "environment": scene["environment"],
             "playback_device": (scene["device"] or {}).get("family"),
             "source_recorder": (scene["recorder"] or {}).get("kind"),
@@ -703,6 +704,10 @@ def test_labelled_speakers_are_heard_beside_a_set_that_names_its_partitions():
         {"environments": {"1": 1.0}, "held_out": {"environment": [4]}},
         {"environments": {"1": 1.0}, "held_out": {"playback_device": [1, 2, 3, 4]}},
         {"source_recorders": {"1": 1.0}, "held_out": {"source_recorder": [3]}},
+        {"environments": {"3": 1.0}, "held_out": {"position": [12]}, "built_in_share": 0.0},
+        {"held_out": {"position": [12]}, "random_rooms": 0.2, "built_in_share": 0.0},
+        {"held_out": {"position": [12]}, "built_in_share": 0.3},
+        {"held_out": {"position": [47]}, "built_in_share": 0.0},
     ],
 )
 def test_a_recipe_that_leaves_a_partition_nothing_is_one_sentence(changes):

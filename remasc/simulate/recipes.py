@@ -55,8 +55,14 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {
 }
 
 
-# Conditions that may be held out, and ReMASC's codes of them.
-_CODES = {"environment": (1, 2, 3, 4), "playback_device": (1, 2, 3, 4, 5), "source_recorder": (1, 2, 3)}
+# Conditions that may be held out, and ReMASC's codes of them. A position's tens are the environment, its ones the
+# talker's place there: the distance outdoors, the place in indoor-1, the only one in indoor-2, the vehicle's seat.
+_CODES = {
+    "environment": (1, 2, 3, 4),
+    "playback_device": (1, 2, 3, 4, 5),
+    "source_recorder": (1, 2, 3),
+    "position": (11, 12, 21, 22, 23, 24, 25, 26, 31, 41, 42, 43, 44, 45, 46),
+}
 
 
 def _is_number(value: Any, kind: type, low: float, high: float) -> bool:
@@ -188,12 +194,21 @@ class Recipe:
         for key, needed in (("rooms", homes), ("devices", homes), ("snr_db", heard)):
             if missing := sorted(needed - set(getattr(self, key))):
                 self._refuse(key, getattr(self, key), f"an entry for {missing[0]}")
-        for key, condition in (("environments", "environment"), ("source_recorders", "source_recorder")):
-            shares = getattr(self, key)
-            for partition in wanted:
-                left = self.allowed(condition, partition, [int(code) for code in shares])
+        for partition in wanted:
+            recorders = self.allowed(
+                "source_recorder", partition, [int(code) for code in self.source_recorders]
+            )
+            for key, left in (
+                ("environments", self.environments_of(partition)),
+                ("source_recorders", recorders),
+            ):
+                shares = getattr(self, key)
                 if sum(shares[str(code)] for code in left) <= 0:
                     self._refuse(key, shares, f"a share above 0 of what {partition} may hold (see held_out)")
+        elsewhere = [key for key in ("random_rooms", "built_in_share", "template") if getattr(self, key)]
+        if "position" in self.held_out and elsewhere:
+            own = "none where a position is held out: it has positions of its own"
+            self._refuse(elsewhere[0], getattr(self, elsewhere[0]), own)
         drivers = {p for p in wanted if not self.allowed("playback_device", p, (1, 2, 3, 4))}
         if drivers and not self.environments.get("4", 0) > 0:
             self._refuse("environments", self.environments, "vehicles, where their own loudspeakers play")
@@ -216,6 +231,16 @@ class Recipe:
         if not held:
             return list(codes)
         return [code for code in codes if (code in held) == (partition == "eval")]
+
+    def environments_of(self, partition: str) -> list[int]:
+        """The environments that a partition may hold: not held out, and with a position that is not."""
+        codes = self.allowed("environment", partition, sorted(map(int, self.environments)))
+        return [environment for environment in codes if self.places_of(partition, environment)]
+
+    def places_of(self, partition: str, environment: int) -> list[int]:
+        """The talker's places in an environment that a partition may hold, as `_CODES` numbers them."""
+        here = [code for code in _CODES["position"] if code // 10 == environment]
+        return [code % 10 for code in self.allowed("position", partition, here)]
 
     def home(self, partition: str) -> str:
         """The word that rooms and device instances of a partition carry: closed corpora share them."""

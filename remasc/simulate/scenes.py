@@ -17,7 +17,7 @@ from remasc.protocol import PARTITIONS
 from remasc.simulate.attacks import add_replay
 from remasc.simulate.casts import Cast, split_speakers, weights_of
 from remasc.simulate.geometries import drawn_array
-from remasc.simulate.places import draw_geometry, draw_place, draw_room, point_place, rounded
+from remasc.simulate.places import PLACEMENTS, draw_geometry, draw_place, draw_room, point_place, rounded
 from remasc.simulate.recipes import Recipe
 from remasc.simulate.speech import Clip, choose_command
 
@@ -166,8 +166,7 @@ def set_scene(
 
 def _environments(recipe: Recipe, partition: str, count: int) -> list[int]:
     """The environment of each of `count` pairs, by the recipe's shares, interleaved."""
-    keys = sorted(int(k) for k, share in recipe.environments.items() if share > 0)
-    keys = recipe.allowed("environment", partition, keys)
+    keys = [k for k in recipe.environments_of(partition) if recipe.environments[str(k)] > 0]
     if not recipe.allowed(
         "playback_device", partition, (1, 2, 3, 4)
     ):  # its own loudspeakers play in a vehicle
@@ -223,9 +222,10 @@ def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: C
     rng = scene_rng(corpus_name, pair, "pair")
     voice, parts, spoken = draw_command(cast, (recipe.command_seconds[0], recipe.command_seconds[1]), rng)
     room, random = draw_stage(recipe, corpus_name, cast.partition, environment, rng)
-    place = other = draw_place(room, environment, random, rng)
+    known = _known_position(recipe, cast.partition, environment, rng)
+    place = other = draw_place(room, environment, random, rng, known)
     if recipe.replay_farther:
-        place, other = sorted((place, draw_place(room, environment, random, rng)), key=_distance)
+        place, other = sorted((place, draw_place(room, environment, random, rng, known)), key=_distance)
     family = int(rng.integers(1, 5))
     heard = {}
     if cast.partition in recipe.one_array:  # of its own stream: what is said does not depend on who hears it
@@ -242,6 +242,14 @@ def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: C
             add_replay(scene, recipe, own, turn=family + sibling - 1)
         out.append(scene)
     return out
+
+
+def _known_position(recipe: Recipe, partition: str, environment: int, rng: np.random.Generator) -> int:
+    """ReMASC's code of a position that the partition may hold, where positions are held out; else -1: any."""
+    if "position" not in recipe.held_out:
+        return -1
+    place = int(rng.choice(recipe.places_of(partition, environment)))
+    return 10 * int(rng.integers(1, len(PLACEMENTS) + 1)) + place if environment == 2 else place
 
 
 def _distance(place: dict) -> float:
