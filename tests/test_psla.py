@@ -50,6 +50,25 @@ def test_a_state_that_does_not_fit_is_one_sentence(network, published):
         network.load_published(published | {"module.effnet._blocks.3._bn0.bias": torch.zeros(1)})
 
 
+@pytest.mark.parametrize("total", [0.5, 1.0, 1.3])
+def test_whoever_is_sure_and_wrong_still_learns(total):
+    """The heads' weights are free: where scores above 1 were cut, the gradient was 0 and training broke down."""
+    torch.manual_seed(0)
+    network = PSLA(3).eval()
+    with torch.no_grad():
+        network.attention.head_weight.fill_(total / 4)
+        for head in network.attention.cla:
+            head.weight.zero_()
+            head.bias.copy_(torch.tensor([5.0, 0.0, -5.0]))
+    x = torch.randn(2, 64, 128)
+    logits = network.logits(x)
+    share = network(x) / max(1.0, total)
+    torch.testing.assert_close(logits, share.logit(), rtol=1e-4, atol=1e-4)
+    F.cross_entropy(logits, torch.tensor([2, 2])).backward()
+    each = torch.stack([head.bias.grad for head in network.attention.cla]).abs().sum(0)
+    assert (each > 1e-3 * each.max()).all(), each
+
+
 @pytest.mark.parametrize("heads", [0, 1, 4])
 def test_pooling_is_the_plain_formula(heads):
     torch.manual_seed(heads)

@@ -23,6 +23,7 @@ from remasc.sentences import quoted
 LEAST = 32  # frames and bands that EfficientNet makes one of
 PICTURES = {"b0": 224, "b1": 240, "b2": 260}  # the size each variant was made for, in pixels
 FLOOR = 1e-7  # of the attention
+CERTAIN = 1e-6  # scores are kept so far from 0 and 1 before they become log odds
 DROP_PATH = 0.2
 # How fast batch statistics follow: published 0.01, which needs a few hundred steps before they fit the weights
 STATISTICS = 0.1
@@ -94,6 +95,17 @@ class PSLA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.attention(self.embed(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The log odds (B, K) of the scores.
+
+        Where the heads' weights add up to more than 1, of the scores as shares of that. Scores above 1 cut to 1,
+        as published, have no gradient: who is sure and wrong stays so, and training unlearns what it knew.
+        """
+        scores = self(x).float()
+        if self.attention.heads > 1:
+            scores = scores / self.attention.head_weight.float().abs().sum().clamp(min=1)
+        return scores.clamp(CERTAIN, 1 - CERTAIN).logit()
 
     def load_published(self, source: Mapping[str, Tensor] | str | Path) -> PSLA:
         """Load a published state dict (names of efficientnet_pytorch under `effnet.`, prefixes `module.` or

@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.backbones import AST, PSLA
-from detector.backbones.psla import LEAST
+from detector.backbones.psla import CERTAIN, LEAST
 from detector.frontends.fbank import AUDIOSET_DEVIATION, AUDIOSET_MEAN, FilterBank, normalised
 from remasc.sentences import is_name, quoted
 
 BACKBONES = ("ast", "psla")
-CERTAIN = 1e-6  # PSLA's scores are kept so far from 0 and 1 before they become log odds
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ class Classifier(nn.Module):
         if self.architecture.backbone == "psla":
             short = max(0, LEAST - spectra.shape[1])
             spectra = F.pad(spectra, (0, 0, 0, short))
-            return self.backbone(spectra).float().clamp(CERTAIN, 1 - CERTAIN).logit()
+            return self.backbone.logits(spectra)
         if frames is not None:  # a mask costs time: it is for clips that lack a column of patches
             v = self.backbone.v
             if bool((v.columns_of(frames) == v.columns_of(spectra.shape[1])).all()):
