@@ -662,7 +662,9 @@ def test_a_share_of_the_recordings_is_taken_where_they_are_played(speech):
     assert abs(np.mean(recorders) - 0.5) < 0.15
 
 
-@pytest.mark.parametrize("name", [n for n in shipped_recipes() if n.startswith("held-out-")])
+@pytest.mark.parametrize(
+    "name", [n for n in shipped_recipes() if n.startswith("held-out-") and n != "held-out-height"]
+)
 def test_what_is_held_out_is_heard_in_eval_alone(speech, name):
     recipe = dataclasses.replace(load_recipe(name), pairs={"train": 30, "dev": 10, "eval": 40})
     scenes = drawn(recipe, name, speech)
@@ -683,6 +685,22 @@ def test_what_is_held_out_is_heard_in_eval_alone(speech, name):
     assert len(seen["train"]) > 1
     with pytest.raises(ValueError, match="held_out"):
         dataclasses.replace(recipe, held_out={"environment": [1, 2, 3, 4]})
+
+
+def test_who_is_tall_is_heard_in_eval_alone(speech):
+    recipe = dataclasses.replace(load_recipe("held-out-height"), pairs={"train": 60, "dev": 20, "eval": 60})
+    jitter = 0.04 + 1e-5  # of either sibling, about the height of the pair
+    heights = {part: [] for part in recipe.pairs}
+    for scene in drawn(recipe, "tall", speech):
+        low, high = (0.65, 0.95) if scene["environment"] == 4 else (0.8, 1.6)
+        third = (high - low) / 3
+        edge = low + 2 * third
+        heights[scene["partition"]].append((scene["source"][2] - edge, third))
+    assert all(above > -jitter for above, _ in heights["eval"])
+    for part in ("train", "dev"):
+        assert all(above < jitter for above, _ in heights[part])
+        lowest = min(above / third for above, third in heights[part])
+        assert lowest < -1.2  # both of the lower thirds
 
 
 def test_labelled_speakers_are_heard_beside_a_set_that_names_its_partitions():

@@ -6,6 +6,7 @@ forward) as in `remasc.arrays`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from remasc.identity import scene_rng
 from remasc.simulate.walls import BANDS, walls_for
 
+HEIGHTS, SEATED = (0.8, 1.6), (0.65, 0.95)  # metres of the source above the floor; in a vehicle
 SEATS = {1: (0.36, 1.0), 2: (1.04, 1.0), 3: (0.36, 1.75), 4: (1.04, 1.75), 5: (0.36, 2.45), 6: (1.04, 2.45)}
 # indoor-1: the used part is 3.0 x 5.4 m; placements of the array and places of the talker in it
 PLACEMENTS = {1: (0.35, 0.35), 2: (1.5, 0.3), 3: (1.5, 2.7)}
@@ -101,14 +103,20 @@ def tilted_walls(dims: tuple, middle: float, shares: np.ndarray) -> tuple[np.nda
 
 
 def draw_place(
-    room: dict, environment: int, random: bool, rng: np.random.Generator, position: int = -1
+    room: dict,
+    environment: int,
+    random: bool,
+    rng: np.random.Generator,
+    position: int = -1,
+    thirds: Sequence[int] = (1, 2, 3),
 ) -> dict:
     """Where stand and source are for one pair: stand (3,), floor point of the source (2,), height, facing, code.
 
     `position` is ReMASC's code (data/README.md) where the place is known; what it does not tell is drawn.
+    `thirds` are those of the heights that the source may have.
     """
     dims = np.array(room["dims"])
-    height = rng.uniform(0.8, 1.6)
+    height = _height(HEIGHTS, thirds, rng)
     code, moving = -1, False
     if environment == 1:
         code = int(rng.integers(1, 3))
@@ -147,7 +155,7 @@ def draw_place(
         code = seat
         stand = np.array([dims[0] / 2 + rng.uniform(-0.05, 0.05), 0.55, rng.uniform(0.5, 0.65)])
         source = np.array(SEATS[seat]) + rng.uniform(-0.08, 0.08, 2)
-        height = rng.uniform(0.65, 0.95)
+        height = _height(SEATED, thirds, rng)
     height = min(height, dims[2] - 0.15)
     yaw = rng.uniform(-0.9, 0.9)
     return {
@@ -159,6 +167,15 @@ def draw_place(
         "code": code,
         "moving": moving,
     }
+
+
+def _height(limits: tuple[float, float], thirds: Sequence[int], rng: np.random.Generator) -> float:
+    """Uniform over some of the thirds between two limits, in metres."""
+    if len(thirds) == 3:
+        return rng.uniform(*limits)
+    edges = np.linspace(*limits, 4)
+    third = int(rng.choice(list(thirds)))
+    return rng.uniform(edges[third - 1], edges[third])
 
 
 def draw_geometry(room: dict, place: dict, rng: np.random.Generator) -> dict:

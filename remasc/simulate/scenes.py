@@ -223,9 +223,12 @@ def _pair(recipe: Recipe, corpus_name: str, pair: str, environment: int, cast: C
     voice, parts, spoken = draw_command(cast, (recipe.command_seconds[0], recipe.command_seconds[1]), rng)
     room, random = draw_stage(recipe, corpus_name, cast.partition, environment, rng)
     known = _known_position(recipe, cast.partition, environment, rng)
-    place = other = draw_place(room, environment, random, rng, known)
+    thirds = recipe.allowed("height", cast.partition, (1, 2, 3))
+    place = other = draw_place(room, environment, random, rng, known, thirds)
     if recipe.replay_farther:
-        place, other = sorted((place, draw_place(room, environment, random, rng, known)), key=_distance)
+        place, other = sorted(
+            (place, draw_place(room, environment, random, rng, known, thirds)), key=_distance
+        )
     family = int(rng.integers(1, 5))
     heard = {}
     if cast.partition in recipe.one_array:  # of its own stream: what is said does not depend on who hears it
