@@ -2,10 +2,10 @@
 
     python -m eval.benchmarks.real_speech FOLDER ... [--detector default edge] [--files 300] [--results FOLDER]
 
-The bundled detectors learnt from simulated recordings alone. This is the half of their way into the world that clean
-speech collections can show: recordings of people by their own microphones, one channel each. No folder holds real
-replays, so nothing here says how many of those would pass; and where a folder was the simulator's speech, its voices
-(dry, before any simulated room) were heard in training. A folder is read as `simulate --speech` reads it.
+The bundled detectors learnt from simulated recordings alone. This is the half of their way into the world that
+clean speech collections can show: recordings of people by their own microphones, one channel each. No folder holds
+real replays, so nothing here says how many of those would pass; and where a folder was the simulator's speech, its
+voices (through simulated rooms) were heard in training. A folder is read as `simulate --speech` reads it.
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ def markdown(rows: list[dict]) -> str:
     lines = [
         "# Real recordings of people before the bundled detectors",
         "",
-        f"Written by `{COMMAND}`. One channel each; 95 % intervals, over speakers where they are labelled. Passing: at the "
-        "shipped threshold, set on simulated dev for 5 % p_fa. Undecided (digital silence, too short, ...) is no passing.",
+        f"Written by `{COMMAND}`. One channel each; 95 % intervals, over speakers where they are labelled. Passing: at "
+        "the shipped threshold, set on simulated dev for 5 % p_fa. Undecided (digital silence, clipped, ...) is no "
+        "passing. No real replay is among them.",
         "",
         "| folder | detector | files | undecided | passing, of those decided | llr above 0 | median llr |",
         "|---|---|---:|---:|---:|---:|---:|",

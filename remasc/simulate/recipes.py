@@ -57,7 +57,7 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {
 
 # Conditions that may be held out, and ReMASC's codes of them. A position's tens are the environment, its ones the
 # talker's place there: the distance outdoors, the place in indoor-1, the only one in indoor-2, the vehicle's seat.
-# Heights are the lower, middle and upper third of those in an environment (0.8 to 1.6 m; 0.65 to 0.95 m in a vehicle).
+# Heights are the lower, middle and upper third of those in an environment (0.8 to 1.6 m; 0.65 to 0.95 in vehicles).
 _CODES = {
     "environment": (1, 2, 3, 4),
     "playback_device": (1, 2, 3, 4, 5),
