@@ -75,7 +75,22 @@ def _trials(seed: int, apart: float) -> space.Trials:
     voice = np.array([f"voice {n % 20}" for n in np.arange(400) // 2])
     noise = rng.standard_normal(400)
     scores = {view: noise + truth * (2 * apart if view == "both" else apart) for view in space.VIEWS}
-    return space.Trials(truth, voice, scores)
+    return space.Trials(truth, voice, scores, np.stack([np.arange(400.0), noise, np.zeros(400)], axis=1))
+
+
+def test_thirds_are_those_of_all_corpora_with_their_intervals():
+    one, other = _trials(0, 0.6), _trials(1, 1.4)
+    rows = space.thirds([one, other])
+    assert sum(row["trials"] for row in rows[:3]) == 800  # scenes numbered alike in both
+    assert max(row["trials"] for row in rows[:3]) <= 270
+    whole = rows[-1]  # a knob that all have alike: its thirds are everything
+    assert whole["views"] == space.figures_of([one, other])["views"]
+    assert {tuple(sorted(row)) for row in rows} == {
+        tuple(sorted(("knob", "from", "to", "trials", "views", "gains", "drawn")))
+    }
+    assert [row["knob"] for row in rows].count(list(space.KNOBS)[2]) == 1
+    few = one.where(np.arange(400) < 120)
+    assert [row["knob"] for row in space.thirds([few])] == [list(space.KNOBS)[2]]
 
 
 def test_figures_of_one_corpus_and_of_several():

@@ -4,8 +4,8 @@
 
 For every knob and seed a corpus of the open protocol is simulated with that knob alone turned, and
 `eval.benchmarks.space` compares what one channel, space and both tell of it, array by array. SNR, distance and RT60
-need no corpus of their own: every corpus has them by thirds. Resumes where it stopped; a corpus's sound is removed
-once it was heard, unless --keep.
+need no corpus of their own: they are told by thirds of what the unturned and the closed corpora hold. Resumes where
+it stopped; a corpus's sound is removed once it was heard, unless --keep.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ KNOBS: dict[str, dict[str, Any]] = {
     "closed": {},
     "null": {"null": True, "device_noise": False},
 }
+WITHIN = ("as it is", "closed")  # where SNR, distance and RT60 are told by thirds
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def compared(options: Knobs, knob: str, seed: int) -> None:
     for array, path in heard.items():
         row, trials = space.compare(card, array, kept_facts(path))
         with whole_file(place / f"{array}.npz") as temporary, temporary.open("wb") as handle:
-            columns: dict[str, Any] = {"truth": trials.truth, "voice": trials.voice, **trials.scores}
+            columns: dict[str, Any] = {"truth": trials.truth, "voice": trials.voice, "knobs": trials.knobs}
+            columns |= trials.scores
             np.savez(handle, **columns)
         row |= {"knob": knob, "seed": seed, "recipe": recipe.to_dict()}
         write_text(place / f"{array}.json", json.dumps(row, indent=1) + "\n")
@@ -153,7 +155,7 @@ def write(options: Knobs) -> None:
         row = json.loads(path.read_text(encoding="utf-8"))
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as kept:
             scores = {view: kept[view] for view in space.VIEWS}
-            rows.append((row, space.Trials(kept["truth"], kept["voice"], scores)))
+            rows.append((row, space.Trials(kept["truth"], kept["voice"], scores, kept["knobs"])))
     rows.sort(key=lambda row: (*_place(row[0]), row[0]["seed"]))
     summed = []
     for _, group in groupby(rows, key=lambda row: _place(row[0])):
@@ -177,7 +179,8 @@ def over_seeds(rows: Sequence[dict[str, Any]], trials: Sequence[space.Trials]) -
         cell["deviation"] = float(np.std(each, ddof=1)) if len(each) > 1 else None
     judged = [sum(row["trials"]["eval"][k] for row in rows) for k in (0, 1)]
     first = {key: rows[0][key] for key in ("array", "knob", "null")}
-    return {**first, "corpus": first["knob"], "seeds": len(rows), "trials": {"eval": judged}, **found}
+    told = {**first, "corpus": first["knob"], "seeds": len(rows), "trials": {"eval": judged}, **found}
+    return told | {"knobs": space.thirds(trials) if first["knob"] in WITHIN else []}
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -196,6 +199,8 @@ def markdown(found: dict[str, Any]) -> str:
     ]
     lines += [_line(row, str(row["seeds"])) for row in found["over seeds"]]
     lines += ["", "Controls: " + " ".join(space.controls(found["over seeds"])), ""]
+    lines += ["SNR, distance and RT60, by thirds of eval, over the same seeds:", ""]
+    lines += [*space.thirds_table(found["over seeds"]), ""]
     lines += ["One corpus a line:", "", "| array | knob | seed | eval trials | " + head, rule]
     lines += [_line(row, str(row["seed"])) for row in found["corpora"]]
     return "\n".join(lines) + "\n"

@@ -24,7 +24,7 @@ import tyro
 
 from detector.rundir import fingerprint
 from eval.benchmarks.space_facts import KNOBS, Facts, facts_of
-from eval.breakdown import voice_groups
+from eval.breakdown import MIN_TRIALS, voice_groups
 from eval.metrics import eer, percentile_interval, resampled_counts
 from eval.probes import NOTHING
 from remasc import ARRAYS, Corpus
@@ -75,11 +75,22 @@ def main(options: Space) -> None:
 
 @dataclass(frozen=True)
 class Trials:
-    """Eval of one corpus and array: who is genuine (n,), whose voice (n,), and each view's scores (n,)."""
+    """Eval of one corpus and array: who is genuine (n,), whose voice (n,), each view's scores (n,), and what the
+    scenes have of each of `KNOBS` (n, 3)."""
 
     truth: np.ndarray
     voice: np.ndarray
     scores: dict[str, np.ndarray]
+    knobs: np.ndarray
+
+    def where(self, kept: np.ndarray) -> Trials:
+        """Those that are `kept` (n,)."""
+        scores = {view: each[kept] for view, each in self.scores.items()}
+        return Trials(self.truth[kept], self.voice[kept], scores, self.knobs[kept])
+
+    def fewest(self) -> int:
+        """Trials of the rarer class."""
+        return int(min(self.truth.sum(), (~self.truth).sum()))
 
 
 def compare(card: dict[str, Any], array: str, facts: Facts) -> tuple[dict[str, Any], Trials]:
@@ -93,7 +104,8 @@ def compare(card: dict[str, Any], array: str, facts: Facts) -> tuple[dict[str, A
         for view, columns in facts.views().items()
     }
     judged = part["eval"]
-    trials = Trials(facts.truth[judged], facts.voice[judged], {view: f.scores for view, f in found.items()})
+    scores = {view: f.scores for view, f in found.items()}
+    trials = Trials(facts.truth[judged], facts.voice[judged], scores, facts.knobs[judged])
     figures = figures_of([trials])
     for view, cell in figures["views"].items():
         cell["classifier"] = found[view].name
@@ -107,7 +119,7 @@ def compare(card: dict[str, Any], array: str, facts: Facts) -> tuple[dict[str, A
             name: [int((facts.truth[rows] == k).sum()) for k in (True, False)] for name, rows in part.items()
         },
         **figures,
-        "knobs": _knobs(facts.knobs[judged], trials),
+        "knobs": thirds([trials]),
     }, trials
 
 
@@ -146,22 +158,21 @@ def _error(trials: Trials, view: str, own: np.ndarray | int = 1, other: np.ndarr
     return float(eer(np.repeat(scores[trials.truth], own), np.repeat(scores[~trials.truth], other))[0])
 
 
-def _knobs(had: np.ndarray, trials: Trials) -> list[dict]:
-    """EER of each view in the lower, middle and upper third of eval by what the scenes have of each knob (n, 3)."""
+def thirds(corpora: Sequence[Trials]) -> list[dict[str, Any]]:
+    """`figures_of` the lower, middle and upper third of all corpora's eval, by what the scenes have of each knob;
+    none of a third that holds fewer than `MIN_TRIALS` of a class in some corpus."""
     rows = []
-    for knob, values in zip(KNOBS, had.T, strict=True):
-        edges = np.quantile(values, [0, 1 / 3, 2 / 3, 1])
+    for number, knob in enumerate(KNOBS):
+        edges = np.quantile(np.concatenate([each.knobs[:, number] for each in corpora]), [0, 1 / 3, 2 / 3, 1])
         for low, high in pairwise(edges):
-            kept = (values >= low) & (values <= high)
-            within = Trials(
-                trials.truth[kept], trials.voice[kept], {view: s[kept] for view, s in trials.scores.items()}
-            )
-            if min(within.truth.sum(), (~within.truth).sum()) < 50:
-                continue
-            cells = {view: _error(within, view) for view in VIEWS}
-            rows.append(
-                {"knob": knob, "from": float(low), "to": float(high), "trials": int(kept.sum())} | cells
-            )
+            within = [
+                each.where((low <= each.knobs[:, number]) & (each.knobs[:, number] <= high))
+                for each in corpora
+            ]
+            if min(each.fewest() for each in within) >= MIN_TRIALS:
+                count = sum(len(each.truth) for each in within)
+                told = {"knob": knob, "from": float(low), "to": float(high), "trials": count}
+                rows.append(told | figures_of(within))
     return rows
 
 
@@ -248,15 +259,23 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Controls: " + " ".join(controls(found)), ""]
-    lines += ["| corpus | array | knob | from | to | trials | " + " | ".join(VIEWS) + " |", "|---" * 10 + "|"]
-    for row in found:
-        for cell in row["knobs"]:
-            figures = [f"{100 * cell[view]:.1f}" for view in VIEWS]
-            edges = [f"{cell['from']:.2f}", f"{cell['to']:.2f}", f"{cell['trials']:,}"]
-            lines.append(
-                "| " + " | ".join([row["corpus"], row["array"], cell["knob"], *edges, *figures]) + " |"
-            )
+    lines += thirds_table(found)
     return "\n".join(lines) + "\n"
+
+
+def thirds_table(found: Sequence[dict[str, Any]]) -> list[str]:
+    """By thirds of SNR, distance and RT60: the views and the gains."""
+    head = [*VIEWS, *(f"{b} against {a}" for a, b in GAINS)]
+    lines = ["| corpus | array | knob | from | to | trials | " + " | ".join(head) + " |"]
+    lines.append("|---" * (6 + len(head)) + "|")
+    for row in found:
+        for third in row["knobs"]:
+            cells = [row["corpus"], row["array"], third["knob"]]
+            cells += [f"{third['from']:.2f}", f"{third['to']:.2f}", f"{third['trials']:,}"]
+            cells += [percent(cell["eer"], cell["interval"]) for cell in third["views"].values()]
+            cells += [percent(gain["points"], gain["interval"]) for gain in third["gains"].values()]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 def controls(found: Sequence[dict[str, Any]]) -> list[str]:
@@ -273,8 +292,14 @@ def controls(found: Sequence[dict[str, Any]]) -> list[str]:
             ]
             out.append(f"{where}: null control {'FAILS on ' + ', '.join(outside) if outside else 'holds'}.")
         else:  # where nothing tells, nothing can be gained
-            top = row["gains"]["single - dummy"]["interval"][1]
-            verdict = "holds" if top < 0.02 else "FAILS"
+            bottom, top = row["gains"]["single - dummy"]["interval"]
+            verdict = (
+                "holds"
+                if top < 0.02
+                else "FAILS"
+                if bottom > 0
+                else "not shown to hold: the interval is wide"
+            )
             out.append(f"{where}: dummy gains at most {100 * top:.1f} points ({verdict}).")
     return out
 
