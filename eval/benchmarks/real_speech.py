@@ -77,7 +77,7 @@ def markdown(rows: list[dict]) -> str:
         "# Real recordings of people before the bundled detectors",
         "",
         f"Written by `{COMMAND}`. One channel each; 95 % intervals, over speakers where they are labelled. "
-        "Passing: at the shipped threshold, set on simulated dev for 5 % p_fa. Undecided (gated, clipped, ...) is no "
+        "Passing: at the shipped threshold, set on simulated dev for 5 % p_fa. Undecided (gated, clipped) is no "
         "passing. No real replay is among them.",
         "",
         "| folder | detector | files | undecided | passing, of those decided | llr above 0 | median llr |",

@@ -163,12 +163,11 @@ def thirds(corpora: Sequence[Trials]) -> list[dict[str, Any]]:
     none of a third that holds fewer than `MIN_TRIALS` of a class in some corpus."""
     rows = []
     for number, knob in enumerate(KNOBS):
-        edges = np.quantile(np.concatenate([each.knobs[:, number] for each in corpora]), [0, 1 / 3, 2 / 3, 1])
-        for low, high in pairwise(edges):
-            within = [
-                each.where((low <= each.knobs[:, number]) & (each.knobs[:, number] <= high))
-                for each in corpora
-            ]
+        had = [each.knobs[:, number] for each in corpora]
+        edges = np.quantile(np.concatenate(had), [0, 1 / 3, 2 / 3, 1])
+        homes = [np.digitize(own, edges[1:3]) for own in had]
+        for third, (low, high) in enumerate(pairwise(edges)):
+            within = [each.where(home == third) for each, home in zip(corpora, homes, strict=True)]
             if min(each.fewest() for each in within) >= MIN_TRIALS:
                 count = sum(len(each.truth) for each in within)
                 told = {"knob": knob, "from": float(low), "to": float(high), "trials": count}
