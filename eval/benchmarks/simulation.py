@@ -5,8 +5,9 @@
 Speed: a replay of 3 s in a room of RT60 0.5 s, two drivers and a recording room of its own, on all four arrays (19
 channels), rendered with the simulator's responses (early images and a matched diffuse tail) and with those of
 pyroomacoustics' image method at full order (every image that arrives before the decay ends). One thread, processor
-time: who else uses the machine does not count.
-Likeness: see eval/benchmarks/responses.py, also for the folder of measured responses. Writes responses.md and
+time: who else uses the machine does not count. Memory: the largest that a process which renders it ever was.
+Likeness: see eval/benchmarks/responses.py, also for the folder of measured responses; exit 1 where the simulator is
+farther from its references than the tolerances of eval/benchmarks/response_figures.py. Writes responses.md and
 responses.png where --results says.
 """
 
@@ -14,22 +15,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-from eval.benchmarks.response_figures import differences, draw, table
+from eval.benchmarks.response_figures import differences, draw, table, within
 from eval.benchmarks.responses import PLACES, RT60, full_order, likeness, measured_rows
 from remasc import ARRAYS
 from remasc.atomic import whole_file, write_text
 from remasc.audio import write_wav
 from remasc.identity import scene_rng
 from remasc.simulate import Recipe, render
+from remasc.simulate.generate import VERSION
 from remasc.simulate.places import tilted_walls
 from remasc.simulate.rooms import BANDS
 from remasc.simulate.scenes import CONTENT_RATE, cast_of, draw_scenes
@@ -59,6 +64,13 @@ def main() -> None:
     print(json.dumps(short(report), indent=1))
     if options.results is not None:
         written(report, options.results)
+    held = within(report["likeness"])
+    print("\n".join(_verdict(name, *each) for name, each in held.items()))
+    sys.exit(int(any(found > allowed for found, allowed in held.values())))
+
+
+def _verdict(name: str, found: float, allowed: float) -> str:
+    return f"{name}: {found:.2g} at worst, {allowed:g} allowed: {'held' if found <= allowed else 'NOT HELD'}"
 
 
 def short(report: dict) -> dict:
@@ -86,7 +98,22 @@ def speed(repeats: int) -> dict[str, float]:
         "scenes a second and core": 1 / fast,
         "seconds with the full image method": slow,
         "ratio": slow / fast,
+        "MiB of a worker": worker_memory(),
     }
+
+
+def worker_memory() -> float:
+    """The largest that a process of its own was (MiB) which rendered the scene twice."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_rendered).result()
+
+
+def _rendered() -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        scene, folders = busy_scene(Path(folder))
+        for _ in range(2):
+            render.render_scene(scene, "benchmark", NAMES, folders)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def busy_scene(folder: Path) -> tuple[dict, Folders]:
@@ -119,8 +146,8 @@ def written(report: dict, folder: Path) -> None:
     lines = [
         "# Room responses of the simulator (simulated)",
         "",
-        f"Written by `{COMMAND}`. Two microphones 9.3 cm apart, {PLACES} places a row, omnidirectional source, "
-        "walls alike.",
+        f"Simulator {VERSION}; written by `{COMMAND}`. Two microphones 9.3 cm apart, {PLACES} places a row, "
+        "omnidirectional source, walls alike.",
         "",
         *table(report["likeness"], "full image method"),
         "",
@@ -128,10 +155,13 @@ def written(report: dict, folder: Path) -> None:
         "",
         "A shoebox without scattering decays more slowly than its walls' RT60: paths that meet few walls stay. "
         "The full image method keeps that; the simulator's tail is diffuse and keeps the RT60 that was asked, as "
-        "rooms with furniture do.",
+        "rooms with furniture do, and as pyroomacoustics' traced rays do once walls scatter a little of them.",
         "",
         f"Speed, one thread, processor time: {speed_of['scenes a second and core']:.1f} scenes a second of 3 s on "
-        f"19 channels (two drivers, a recording room), {speed_of['ratio']:.0f} times the full image method's.",
+        f"19 channels (two drivers, a recording room), {speed_of['ratio']:.0f} times the full image method's; "
+        f"{speed_of['MiB of a worker']:.0f} MiB at most.",
+        "",
+        *(f"- {_verdict(name, *each)}" for name, each in within(report["likeness"]).items()),
     ]
     if report["measured"]:
         lines += ["", "## Measured responses", "", *table(report["measured"], "measured")]
