@@ -10,9 +10,20 @@ from scipy import signal, special
 from remasc.simulate import noise as noises
 from remasc.simulate.measures import direct_to_reverberant
 from remasc.simulate.places import draw_room
-from remasc.simulate.rooms import PRE, Emitter, Room, images, mixing_time, omni, responses, room_of, transfer
+from remasc.simulate.rooms import (
+    BLEND,
+    PRE,
+    Emitter,
+    Room,
+    images,
+    mixing_time,
+    omni,
+    responses,
+    room_of,
+    transfer,
+)
 from remasc.simulate.talkers import GRID, cap_directivity, mouth
-from remasc.simulate.walls import BANDS, image_decay, splice_path, walls_for
+from remasc.simulate.walls import AIR, BANDS, image_decay, splice_path, walls_for
 
 pytest.importorskip("pyroomacoustics")
 RATE = 16000
@@ -22,6 +33,16 @@ AHEAD = np.array([1.0, 0.0, 0.0])
 def dead_room() -> Room:
     """Walls that return nothing: the direct path alone."""
     return Room("dead", "shoebox", (5.0, 4.0, 3.0), ((0.99999,) * 7,) * 6, (0.06,) * 7, 20.0)
+
+
+def over_ground(absorbed: float) -> Room:
+    """The open air over a ground that absorbs so much of the energy, without anything farther away."""
+    return Room("open", "outdoor", (40, 40, 20), ((absorbed,) * 7,) * 6, (0.5,) * 7, 20.0, tail_db=-120.0)
+
+
+def cardioid(cosines: np.ndarray) -> np.ndarray:
+    """1 ahead, one half to the sides, nothing behind, in every band."""
+    return np.tile((1 + cosines) / 2, (len(BANDS), 1))
 
 
 def delay_of(spectrum: np.ndarray, rate: int = RATE) -> float:
@@ -35,7 +56,7 @@ def delay_of(spectrum: np.ndarray, rate: int = RATE) -> float:
 @pytest.mark.parametrize("seed", range(4))
 def test_direct_path_delay_equals_geometry(seed):
     rng = np.random.default_rng(seed)
-    room = Room("open", "outdoor", (40, 40, 20), ((1.0,) * 7,) * 6, (0.5,) * 7, 20.0, tail_db=-120.0)
+    room = over_ground(1.0)
     source = np.array([20.0, 20.0, 1.5])
     mics = source + np.array([1.2, 0.4, -0.2]) + rng.uniform(-0.15, 0.15, (5, 3))
     response = responses(room, [Emitter(source, AHEAD, omni)], mics, RATE, rng)[0]
@@ -74,6 +95,54 @@ def test_images_are_all_those_whose_path_is_short_enough():
     near = every[np.linalg.norm(every - listener, axis=1) <= reach]
     positions, _, _ = images(room, source, listener, reach)
     assert sorted(map(tuple, positions.round(6))) == sorted(map(tuple, near.round(6)))
+
+
+@pytest.mark.parametrize("environment", [1, 3])
+def test_an_image_moves_as_its_mirror_says(environment):
+    """Every axis along which the real source would have to go the other way is mirrored, and no other."""
+    room = room_of(draw_room("t", "a", environment))
+    source, listener, step = np.array([1.0, 2.0, 1.1]), np.array([3.2, 4.0, 1.5]), np.array([2, 3, 5]) * 1e-6
+    here, gains, mirrors = images(room, source, listener, 9.0)
+    there, _, _ = images(room, source + step, listener, 9.0)
+    assert np.allclose(there - here, mirrors * step, atol=1e-9)
+    assert len(here) == gains.shape[1] == (2 if environment == 1 else len(here)) > 1
+
+
+@pytest.mark.parametrize(
+    "facing", [(0.0, 0.0, 1.0), (0.0, 0.0, -1.0), (0.6, 0.0, 0.8), (-0.6, 0.0, -0.8), (1.0, 0.0, 0.0)]
+)
+def test_a_reflection_is_as_strong_as_its_source_is_towards_the_ground(facing):
+    """Both paths of a cardioid over a hard ground: (1 + cos) / 2 of the angle at which each leaves the source, over
+    its length, less what the air takes of it. The way to the ground leaves downwards."""
+    source, mic = np.array([16.0, 20.0, 10.0]), np.array([24.0, 20.0, 8.0])
+    bounce = source + [8.0 * 10 / 18, 0.0, -10.0]  # angles in and out are alike
+    emitter = Emitter(source, np.array(facing), cardioid)
+    heard = responses(over_ground(0.0), [emitter], mic[None], RATE, np.random.default_rng(0))[0, 0]
+    lengths = np.linalg.norm(mic - source), np.linalg.norm(bounce - source) + np.linalg.norm(mic - bounce)
+    arrivals = [PRE + length / over_ground(0.0).speed_of_sound * RATE for length in lengths]
+    middle = round(np.mean(arrivals))
+    for part, length, goal in zip(
+        (heard[:middle], heard[middle : 2 * middle]), lengths, (mic, bounce), strict=True
+    ):
+        towards = (goal - source) / np.linalg.norm(goal - source)
+        wanted = (1 + towards @ facing) / 2 / length * np.exp(-AIR / 2 * length)
+        found = np.abs(sfft.rfft(part, RATE))[BANDS[:6].astype(int)]
+        assert np.allclose(found, wanted[:6], rtol=0.03, atol=2e-4), (found / wanted[:6], towards)
+
+
+def test_the_air_takes_of_the_treble_what_its_path_is_long():
+    """Decibels between 3 and 30 m of air, apart from 1 / distance, are the tabled ones of every octave. Paths of
+    whole samples: no interpolation comes in."""
+    room, source = over_ground(1.0), np.array([0.0, 0.0, 1.5])
+    metres = room.speed_of_sound / RATE * np.array([150, 1400])
+    spectra = []
+    for away in metres:
+        mic = source + away * AHEAD
+        taps = responses(room, [Emitter(source, AHEAD, omni)], mic[None], RATE, np.random.default_rng(0))
+        spectra.append(away * np.abs(sfft.rfft(taps[0, 0], RATE)[BANDS.astype(int)]))
+    fall_db = 20 * np.log10(spectra[0] / spectra[1])
+    assert fall_db == pytest.approx(10 * np.log10(np.e) * AIR * (metres[1] - metres[0]), abs=0.02)
+    assert fall_db[-1] > 2.5
 
 
 def octaves(response: np.ndarray) -> np.ndarray:
@@ -262,3 +331,39 @@ def test_shared_tail_is_coherent_in_the_bass_and_not_in_the_treble():
 
     assert coherence(100, 300) > 0.8
     assert coherence(2500, 6000) < 0.3
+
+
+@pytest.mark.parametrize(("directivity", "share"), [(cardioid, 1 / 3), (lambda c: cardioid(c) ** 3, 1 / 7)])
+def test_a_directive_source_excites_the_tail_with_its_mean_power(directivity, share):
+    """Of (1 + cos) / 2 to the n-th over the whole sphere: 1 / (2 n + 1), wherever it faces."""
+    room, rng = room_of(draw_room("t", "power", 2)), np.random.default_rng(0)
+    source, mic = np.array([1.2, 2.0, 1.3]), np.array([3.1, 4.4, 1.0])
+    first = PRE + round((mixing_time(room, source, mic) + BLEND) * RATE)
+    ratios = []
+    for seed in range(8):
+        facing = rng.standard_normal(3)
+        emitters = [Emitter(source, facing / np.linalg.norm(facing), d) for d in (directivity, omni)]
+        heard = responses(room, emitters, mic[None], RATE, np.random.default_rng(seed))[:, 0, first:]
+        ratios.append(octaves(heard).sum(axis=1))
+    directive, everywhere = np.sum(ratios, axis=0)
+    assert 10 * np.log10(directive / everywhere / share) == pytest.approx(0, abs=0.5)
+
+
+def test_the_tail_is_as_coherent_between_microphones_as_a_diffuse_field():
+    """sinc(2 f d / c), mean over rooms' tails: alike in the bass, and not where microphones are a wave apart."""
+    room = room_of(draw_room("t", "diffuse", 3))
+    source = np.array([2.0, 4.0, 1.2])
+    mics = np.array([2.0, 1.0, 1.2]) + np.array([[0.0, 0, 0], [0.05, 0, 0], [0.05, 0.15, 0], [0, 0, 0.3]])
+    first = PRE + round((mixing_time(room, source, mics[0]) + BLEND) * RATE)
+    late = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        heard = responses(room, [Emitter(source, AHEAD, omni)], mics, RATE, rng)[0, :, first:]
+        late.append(sfft.rfft(heard, RATE))
+    f = sfft.rfftfreq(RATE, 1 / RATE)
+    for low, high in ((100, 250), (400, 600), (900, 1100), (1600, 2000), (2800, 3600), (5000, 6500)):
+        kept = (f > low) & (f < high)
+        cross = sum(h[:, kept] @ h[:, kept].conj().T for h in late)
+        power = np.sqrt(np.outer(np.diag(cross).real, np.diag(cross).real))
+        wanted = noises.diffuse_coherence(mics, f[kept]).mean(axis=0)
+        assert np.abs(cross / power - wanted).max() < 0.15, low
