@@ -11,9 +11,10 @@ from remasc import ARRAYS
 from remasc.simulate import Recipe, render, scene_rng
 from remasc.simulate.background import background
 from remasc.simulate.layout import sample_count
-from remasc.simulate.noise import band_power, speech_band
-from remasc.simulate.playback import magnitude, make_device
-from remasc.simulate.render import microphones, mix, played
+from remasc.simulate.noise import band_power, diffuse_coherence, rms, speech_band
+from remasc.simulate.places import draw_room
+from remasc.simulate.playback import EQUALISER_DB, FAMILIES, inverse_magnitude, magnitude, make_device
+from remasc.simulate.render import microphones, mix, played, recorded
 from remasc.simulate.rooms import Emitter, Room, omni, responses, room_of, transfer
 from remasc.simulate.scenes import CONTENT_RATE, cast_of, draw_scenes
 from remasc.simulate.speech import Folders, build_command, scan_speech
@@ -112,6 +113,332 @@ def test_hiss_and_hum_lie_as_far_below_the_speech_as_described(speech):  # noqa:
         added = np.square(np.abs((with_noise - without).sum(axis=0)[kept])).mean()
         speech_there = np.square(np.abs(without.sum(axis=0)[kept])).mean()
         assert 10 * np.log10(added / speech_there) == pytest.approx(-device.hiss_db, abs=2.0)
+
+
+@pytest.mark.parametrize("mains", [50.0, 60.0])
+def test_a_device_that_plays_nothing_hums_at_multiples_of_its_mains(mains):
+    """Five lines, the n-th of 1 / n the amplitude described, through its response, and no others; without noise of
+    its own, nothing."""
+    found = [(make_device("laws", f"hum-{i}", family), family) for i in range(40) for family in FAMILIES]
+    humming = (pair for pair in found if pair[0].hum_hz == mains)
+    device, family = min(humming, key=lambda pair: pair[0].hum_db - pair[0].hiss_db)
+    silence = np.zeros(8 * CONTENT_RATE, np.float32)
+    heard = radiated(silence, device_scene(family, id=device.device_id, hiss=True))
+    lines = np.arange(1, 13) * mains
+    amplitude = heard[(8 * lines).astype(int)] / magnitude(device, lines) / (len(silence) / 2)
+    level_db = 20 * np.log10(amplitude * np.arange(1, 13)) + device.hum_db
+    hum = np.isin(np.arange(1, 13), (1, 2, 3, 5, 7))
+    assert level_db[hum] == pytest.approx(0, abs=1.0)
+    assert level_db[~hum].max() < -10
+    assert radiated(silence, device_scene(family, id=device.device_id)).max() < 1e-4 * heard.max()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_equaliser_leaves_of_the_response_what_it_measured_wrong(family):
+    """What a device radiates of white noise is flat but for the error; without the equaliser it is not."""
+    x = scene_rng("law", "equaliser").standard_normal(65536).astype(np.float32)
+    f = np.linspace(0, CONTENT_RATE / 2, len(x) // 2 + 1)
+    error_db = scene_rng("law", "error").normal(0, 2.0, 36)
+    device = make_device("laws", f"chain-{family}", family)
+    gains_db = 20 * np.log10(inverse_magnitude(device, f, error_db))
+    kept = (f > 700) & (f < 6000) & (np.abs(gains_db) < EQUALISER_DB - 0.5)
+    assert kept.sum() > 0.6 * ((f > 700) & (f < 6000)).sum()
+
+    def response_db(equaliser_error_db: list | None) -> np.ndarray:
+        scene = device_scene(family, drive_db=-50.0)
+        scene["attack"] = {**scene["attack"], "equaliser_error_db": equaliser_error_db}
+        return 20 * np.log10(radiated(x, scene)[kept] / np.abs(sfft.rfft(x))[kept])
+
+    stated = np.interp(np.log2(f[kept] / 50), np.arange(36) / 4, error_db)
+    left = response_db(list(error_db)) - stated
+    assert np.abs(left - np.median(left)).max() < 0.5
+    assert response_db([0.0] * 36).std() < 0.2 < 1.0 < response_db(None).std()
+
+
+def phone(**changes) -> dict:
+    """A recorder half a metre before a mouth in the open, that adds nothing of its own unless `changes` say so."""
+    mouth = np.array([20.0, 20.0, 1.5])
+    plain = {"kind": 2, "codec": None, "noise_db": 140.0, "band": [20.0, 50000.0], "agc": 0.0}
+    where = {"mouth": mouth, "facing": [1.0, 0.0, 0.0], "capsule": mouth + [0.5, 0.0, 0.0]}
+    return {**plain, **where, "room": dataclasses.asdict(DEAF) | {"id": DEAF.room_id}, **changes}
+
+
+def kept_by(recorder: dict, x: np.ndarray, mask: np.ndarray | None = None, **late) -> np.ndarray:
+    mask = np.ones(len(x), bool) if mask is None else mask
+    return recorded(x, mask, recorder, scene_rng("law", "recorder"), **late)
+
+
+@pytest.mark.parametrize("agc", [0.2, 0.5])
+def test_automatic_gain_evens_the_levels_of_what_is_recorded(agc):
+    """What was 8 dB softer is softer by the share that the gain leaves; without it by all."""
+    x = scene_rng("law", "agc").standard_normal(4 * CONTENT_RATE).astype(np.float32)
+    x[2 * CONTENT_RATE :] *= 10 ** (-8 / 20)
+    loud, soft = slice(16000, 30000), slice(48000, 62000)  # after the gain has come to rest
+
+    def fall_db(y: np.ndarray) -> float:
+        return 20 * np.log10(rms(y[loud]) / rms(y[soft]))
+
+    assert fall_db(kept_by(phone(), x)) == pytest.approx(8, abs=0.2)
+    assert fall_db(kept_by(phone(agc=agc), x)) == pytest.approx(8 * (1 - agc), abs=0.4)
+
+
+def test_a_recorder_hisses_as_far_below_the_speech_as_described():
+    """In the pause after it."""
+    x = scene_rng("law", "said").standard_normal(2 * CONTENT_RATE).astype(np.float32)
+    mask = np.arange(len(x)) < CONTENT_RATE
+    x[~mask] = 0
+    for noise_db in (25.0, 45.0):
+        y = kept_by(phone(noise_db=noise_db), x, mask)
+        assert 20 * np.log10(rms(y[22000:30000])) == pytest.approx(-noise_db, abs=0.5)
+
+
+def test_a_recorder_keeps_its_band_and_the_utterance_its_place():
+    """Second order below, fourth above, 3 dB each at their corners; as heard, but for the way to the recorder."""
+    x = scene_rng("law", "band").standard_normal(65536).astype(np.float32)
+    f = np.linspace(0, CONTENT_RATE / 2, len(x) // 2 + 1)
+    wide, narrow = (sfft.rfft(kept_by(phone(**band), x)) for band in ({}, {"band": [200.0, 5500.0]}))
+    lost_db = 20 * np.log10(np.abs(narrow) / np.abs(wide))
+    wanted = -10 * np.log10((1 + (200 / np.maximum(f, 1)) ** 2) ** 2 * (1 + (f / 5500) ** 8))
+    seen = (f > 150) & (f < 7500)
+    error = (lost_db - wanted)[seen]
+    assert np.abs(error - np.median(error)).max() < 0.5
+    assert np.abs(np.angle(wide / sfft.rfft(x))[(f > 1000) & (f < 6000)]).max() < 0.1
+
+
+def test_dereverberation_turns_down_what_comes_30_ms_after_the_direct_sound():
+    """By what it says, and nothing before. (A click in the recorder's own room.)"""
+    room = dataclasses.asdict(room_of(draw_room("laws", "attic", 2)))
+    there = {"mouth": [1.5, 2.0, 1.4], "capsule": [2.0, 2.0, 1.4], "room": room | {"id": "attic"}}
+    click = np.eye(1, 2 * CONTENT_RATE, 4000, dtype=np.float32)[0]
+    whole, mended = (kept_by(phone(**there), click, late_down_db=down) for down in (0.0, 12.0))
+    early, late = slice(3900, 4400), slice(5000, 8000)  # the recorder's band smears some milliseconds
+    assert rms(whole[late]) / rms(whole[early]) > 0.02
+    lost = rms(mended[late]) / rms(mended[early]) * rms(whole[early]) / rms(whole[late])
+    assert 20 * np.log10(lost) == pytest.approx(-12, abs=0.5)
+
+
+def test_a_vehicles_own_loudspeakers_play_from_all_around_the_cabin():
+    """Four to six of them, apart from each other, each within its walls and about as loud as the others; a device
+    that was carried in plays from where it is."""
+    x = scene_rng("law", "cabin").standard_normal(8000).astype(np.float32)
+    cabin = np.array([1.4, 2.8, 1.2])
+    for number in range(6):
+        scene = device_scene(5, id=f"car-{number}", one_driver=False, built_in=True)
+        scene |= {"source": [0.4, 1.0, 0.8], "room": {"dims": cabin}}
+        emitters, spectra = played(x, np.ones(len(x), bool), scene, "laws", scene_rng("law", "chain"))
+        places = np.array([emitter.position for emitter in emitters])
+        assert 4 <= len(places) == len(spectra) <= 6
+        assert (places > 0).all()
+        assert (places < cabin).all()
+        apart = np.linalg.norm(places[:, None] - places, axis=-1)[np.triu_indices(len(places), 1)]
+        assert apart.min() > 0.4
+        assert apart.max() > cabin[0]
+        powers = np.square(np.abs(spectra)).sum(axis=1)
+        assert powers.max() / powers.min() < 10 ** (2.1 / 10)  # gains within a decibel
+        delays = [driver.delay for driver in make_device("laws", f"car-{number}", 5).drivers]
+        turned = np.angle(spectra[:, 100:600] / spectra[:1, 100:600])
+        f = np.linspace(0, CONTENT_RATE / 2, spectra.shape[1])[100:600]
+        late = np.exp(-2j * np.pi * f * (np.array(delays) - delays[0])[:, None])
+        assert np.abs(np.exp(1j * turned) - late).max() < 1e-2
+    carried = device_scene(4, one_driver=False) | {"source": [0.4, 1.0, 0.8], "room": {"dims": cabin}}
+    emitters, _ = played(x, np.ones(len(x), bool), carried, "laws", scene_rng("law", "chain"))
+    assert max(np.linalg.norm(e.position - carried["source"]) for e in emitters) < 0.15
+
+
+AROUND = 16 * CONTENT_RATE
+F_AROUND = np.linspace(0, CONTENT_RATE / 2, AROUND // 2 + 1)
+
+
+def around(environment: int = 1, speech: Path = Path(), **noise) -> np.ndarray:  # noqa: F811
+    """The background (1 + 4, F) at D2 in the open: a flat diffuse bed, and what `noise` adds to it."""
+    plain = {"clip": None, "slope_db": 0.0, "babble_share": 0.0, "point_share": 0.0, "point": None}
+    scene = {
+        "scene_id": "around",
+        "environment": environment,
+        "stand": [20.0, 20.0, 1.5],
+        "forward": [0.0, 1.0, 0.0],
+        "noise": {**plain, "wind_share": 0.0, "speed": 0.0, "rpm": 800.0, **noise},
+    }
+    places = microphones(scene, ("D2",))
+    return background(scene, "laws", ("D2",), places, DEAF, Folders(speech), AROUND)
+
+
+def added(whole: np.ndarray, bed: np.ndarray) -> np.ndarray:
+    """What `whole` has beyond the `bed`, in its measure: they are alike above 5 kHz, where neither has more."""
+    high = F_AROUND > 5000
+    return whole * (np.vdot(whole[0, high], bed[0, high]) / np.vdot(whole[0, high], whole[0, high])) - bed
+
+
+def coherence(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Real part of the coherence (R, R) of spectra (R, F) from `low` to `high` Hz."""
+    x = x[:, (low < F_AROUND) & (high > F_AROUND)].astype(np.complex128)
+    cross = (x @ x.conj().T).real
+    return cross / np.sqrt(np.outer(np.diag(cross), np.diag(cross)))
+
+
+def level_of(spectrum: np.ndarray) -> float:
+    """Effective value of a spectrum's sound."""
+    return rms(sfft.irfft(spectrum, AROUND))
+
+
+def test_every_microphone_has_its_own_wind():
+    """In the bass a still day is alike at all microphones of an array and a windy one is not; the gusts are as
+    strong as drawn, come at once, and lie below 300 Hz."""
+    still, windy = around(), around(wind_share=0.8)
+    others = ~np.eye(4, dtype=bool)
+    assert coherence(still[1:], 20, 100)[others].min() > 0.9
+    assert np.abs(coherence(windy[1:], 20, 100)[others]).max() < 0.15
+    gusts = added(windy, still)
+    assert level_of(gusts[0]) == pytest.approx(2 * 0.8, rel=0.02)
+    for one in gusts[1:]:
+        assert level_of(one) == pytest.approx(2 * 0.8, rel=0.2)
+        assert level_of(one * (F_AROUND > 300)) < 0.1 * level_of(one)
+    swells = np.square(sfft.irfft(gusts[1:], AROUND)).reshape(4, -1, CONTENT_RATE // 4).mean(axis=2)
+    assert np.corrcoef(np.log(swells))[others].min() > 0.5
+
+
+def test_the_bed_and_the_road_are_diffuse():
+    """Coherent between microphones as sinc(2 f d / c); the road as strong as the speed, below 500 Hz."""
+    still, fast = around(), around(speed=0.6)
+    positions = ARRAYS["D2"].positions
+    for low, high in ((40, 150), (900, 1100), (2000, 2300), (3500, 4000)):
+        wanted = diffuse_coherence(positions, np.linspace(low, high, 50)).mean(axis=0)
+        assert np.abs(coherence(still[1:], low, high) - wanted).max() < 0.1, low
+    road = added(fast, still)
+    assert level_of(road[0]) == pytest.approx(1.5 * 0.6, rel=0.05)
+    assert level_of(road[1] * (F_AROUND > 500)) < 0.2 * level_of(road[1])
+    assert coherence(road[1:], 40, 150).min() > 0.9
+
+
+@pytest.mark.parametrize("rpm", [760.0, 2400.0])
+def test_an_engine_is_heard_at_multiples_of_half_its_speed(rpm):
+    """In a cabin, parked or moving, and nowhere else: from its speed to its twelvefold, most at whole multiples,
+    the same at all microphones of an array."""
+    engine = added(around(4, rpm=rpm), around(1, slope_db=6.0))
+    assert level_of(engine[0]) == pytest.approx(1.2, rel=0.02)
+    assert np.abs(engine[1:] - engine[0]).max() < 1e-3 * np.abs(engine[0]).max()
+    order = F_AROUND / (rpm / 120)
+    power = np.square(np.abs(engine[0]))
+    inside = (order > 1.8) & (order < 25.4)
+    assert power[inside].sum() > 0.99 * power.sum()
+    low = (order > 1.5) & (order < 6.5)
+    near = np.abs(order - np.round(order)) < 0.3
+    assert power[low & near].sum() > 0.98 * power[low].sum()
+    lines = [power[np.abs(order - n) < 0.3].sum() for n in range(2, 7)]
+    assert min(lines) > 1e-3 * power.sum()
+    assert sum(lines[::2]) > 2 * sum(lines[1::2])  # whole turns are louder
+
+
+def test_chatter_has_the_bands_of_speech_and_its_share_of_the_power():
+    plain, chatter = around(), around(babble_share=0.7)
+    f = F_AROUND
+
+    def share(x: np.ndarray) -> float:
+        return band_power(x[0] * (f > 4000), f, AROUND) / band_power(x[0], f, AROUND)
+
+    assert share(chatter) / share(plain) == pytest.approx(0.3, abs=0.03)  # the bed's own part of it
+    assert coherence(chatter[1:], 200, 400).min() > 0.8
+
+
+def test_a_point_of_noise_comes_from_its_place():
+    """Its share of the power, with the delays and levels of a point in the open."""
+    point = np.array([23.0, 21.0, 1.0])
+    one = around(point_share=0.9999, point=point)
+    places = microphones({"stand": [20.0, 20.0, 1.5], "forward": [0.0, 1.0, 0.0]}, ("D2",))
+    away = np.linalg.norm(places - point, axis=1)
+    f = F_AROUND
+    wave = np.exp(-2j * np.pi * f * away[:, None] / DEAF.speed_of_sound) / away[:, None]
+    kept = (f > 300) & (f < 3000)
+    ratio = (one / wave)[:, kept]
+    source = ratio.mean(axis=0)
+    assert np.square(np.abs(ratio - source)).sum() < 0.02 * np.square(np.abs(ratio)).sum()
+    half = around(point_share=0.5, point=point, slope_db=3.0)
+    assert 0.3 < coherence(half * np.exp(2j * np.pi * f * away[:, None] / 343.4), 3000, 6000)[1, 4] < 0.8
+
+
+def test_a_lounges_television_says_what_was_drawn_and_else_there_is_music(speech):  # noqa: F811
+    """Its command found again in the background, as often as it fits; music is of notes, and says nothing."""
+    scenes, _ = scenes_of(speech, environments={"3": 1.0})
+    lounges = [scene["noise"] for scene in scenes]
+    talks = [noise for noise in lounges if "television" in noise]
+    assert 0 < len(talks) < len(lounges)
+    in_band = speech_band(F_AROUND)
+
+    def from_there(**noise) -> np.ndarray:
+        return around(3, speech, point_share=0.97, point=[23.0, 21.0, 1.0], **noise)[0] * in_band
+
+    music = from_there()
+    said = build_command(speech, talks[0]["television"], CONTENT_RATE)[0]
+    voice = sfft.irfft(sfft.rfft(np.pad(said, (0, AROUND - len(said)))) * in_band)
+    alike = []
+    for heard in (from_there(television=talks[0]["television"]), music):
+        sums = np.cumsum(np.tile(np.square(sfft.irfft(heard, AROUND)), 2))
+        beside = np.sqrt((sums[len(said) :] - sums[: -len(said)])[:AROUND])
+        found = np.abs(sfft.irfft(heard * sfft.rfft(voice).conj(), AROUND))
+        alike.append((found / np.roll(beside, 1)).max() / np.linalg.norm(voice))
+    assert alike[0] > 0.9
+    assert alike[1] < 0.5
+    power = np.square(np.abs(music))[(F_AROUND > 200) & (F_AROUND < 2000)]
+    assert np.sort(power)[-len(power) // 20 :].sum() > 0.7 * power.sum()  # a fan: 0.2
+
+
+def test_with_directivity_switched_off_a_mouth_is_heard_alike_wherever_it_faces(speech):  # noqa: F811
+    """In the open, to the stand and away from it; switched on, its treble goes where it faces."""
+    scenes, folders = scenes_of(speech, movement=False)
+    scene = next(s for s in scenes if s["chain"] == "mouth") | {
+        "room": dataclasses.asdict(DEAF) | {"id": "free"},
+        "stand": [20.0, 20.0, 10.0],
+        "source": [22.0, 20.0, 10.0],
+        "distance": 2.0,
+    }
+    scene["noise"] = scene["noise"] | {"snr_db": 140.0, "point_share": 0.0}
+
+    def treble_db(directivity: bool, ahead: float) -> float:
+        there = {"directivity": directivity, "facing": [ahead, 0.0, 0.0]}
+        power = np.square(np.abs(mix(scene | there, "laws", ("D1",), folders)[0][0]))
+        f = np.linspace(0, CONTENT_RATE / 2, len(power))
+        return 10 * np.log10(power[f > 3000].sum() / power[(f > 100) & (f < 500)].sum())
+
+    assert treble_db(False, 1.0) == pytest.approx(treble_db(False, -1.0), abs=0.01)
+    assert treble_db(True, 1.0) < treble_db(True, -1.0) - 5
+
+
+@pytest.mark.parametrize("chain", ["mouth", "device"])
+def test_whoever_stands_by_breathes_as_softly_as_drawn_and_nobody_else_does(speech, chain):  # noqa: F811
+    """In the open without any noise pauses are silent; what a bystander adds lies below the speech by `breath_db`,
+    less what the way to the breath is shorter."""
+    scenes, folders = scenes_of(speech, movement=False, device_noise=False, source_recorders={"3": 1.0})
+    scene = next(s for s in scenes if s["chain"] == chain)
+    scene |= {
+        "room": dataclasses.asdict(DEAF) | {"id": "free"},
+        "stand": [20.0, 20.0, 10.0],
+        "source": [22.0, 20.0, 10.0],
+        "facing": [-1.0, 0.0, 0.0],
+        "distance": 2.0,
+        "noise": scene["noise"] | {"snr_db": 140.0, "point_share": 0.0},
+    }
+    if chain == "device":
+        scene["recorder"] = scene["recorder"] | {"codec": None}
+        scene["device"] = scene["device"] | {"built_in": False}
+
+    def heard(bystander: dict | None) -> np.ndarray:
+        total, length, _ = mix(scene | {"bystander": bystander}, "laws", ("D1",), folders)
+        return sfft.irfft(total[0], length)
+
+    alone = heard(None)
+    _, active = build_command(
+        speech, scene["utterance"], CONTENT_RATE, scene["effort_db"], scene["colour_db"]
+    )
+    first = round((scene["lead"] + 2.0 / DEAF.speed_of_sound) * CONTENT_RATE)
+    spoken = rms(alone[first : first + len(active)][active])
+    pauses = np.delete(alone, np.arange(first - 1600, first + len(active) + 8000))
+    assert 20 * np.log10(rms(pauses) / spoken) < -60
+    for breath_db in (28.0, 40.0):
+        person = {"place": [20.8, 20.6, 10.0], "breath_db": breath_db}  # one metre from the stand
+        both = heard(person)
+        breath = both * (both @ alone) / (both @ both) - alone
+        level_db = 20 * np.log10(rms(breath) / spoken)
+        assert level_db == pytest.approx(-breath_db + 20 * np.log10(2.0 / 1.0), abs=1.0)
 
 
 def test_the_background_is_of_power_one_before_it_is_turned_down(speech):  # noqa: F811
