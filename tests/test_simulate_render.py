@@ -10,6 +10,7 @@ from scipy import fft as sfft
 from remasc import ARRAYS
 from remasc.simulate import Recipe, render, scene_rng
 from remasc.simulate.background import background
+from remasc.simulate.capsules import tolerances
 from remasc.simulate.layout import sample_count
 from remasc.simulate.noise import band_power, diffuse_coherence, rms, speech_band
 from remasc.simulate.places import draw_room
@@ -155,6 +156,9 @@ def test_an_equaliser_leaves_of_the_response_what_it_measured_wrong(family):
     assert response_db([0.0] * 36).std() < 0.2 < 1.0 < response_db(None).std()
 
 
+HARSH = {"name": "mp3", "compression": 0.9}
+
+
 def phone(**changes) -> dict:
     """A recorder half a metre before a mouth in the open, that adds nothing of its own unless `changes` say so."""
     mouth = np.array([20.0, 20.0, 1.5])
@@ -203,6 +207,14 @@ def test_a_recorder_keeps_its_band_and_the_utterance_its_place():
     error = (lost_db - wanted)[seen]
     assert np.abs(error - np.median(error)).max() < 0.5
     assert np.abs(np.angle(wide / sfft.rfft(x))[(f > 1000) & (f < 6000)]).max() < 0.1
+
+
+@pytest.mark.parametrize("kind", [2, 3])
+def test_what_is_stored_went_through_its_codec(kind):
+    x = scene_rng("law", "codec").standard_normal(2 * CONTENT_RATE).astype(np.float32)
+    raw, stored = (kept_by(phone(kind=kind, codec=codec), x) for codec in (None, HARSH))
+    alike = float(raw @ stored) / np.linalg.norm(raw) / np.linalg.norm(stored)
+    assert 0.3 < alike < 0.98
 
 
 def test_dereverberation_turns_down_what_comes_30_ms_after_the_direct_sound():
@@ -382,16 +394,82 @@ def test_a_lounges_television_says_what_was_drawn_and_else_there_is_music(speech
     assert np.sort(power)[-len(power) // 20 :].sum() > 0.7 * power.sum()  # a fan: 0.2
 
 
-def test_with_directivity_switched_off_a_mouth_is_heard_alike_wherever_it_faces(speech):  # noqa: F811
-    """In the open, to the stand and away from it; switched on, its treble goes where it faces."""
-    scenes, folders = scenes_of(speech, movement=False)
+def a_mouth_in_the_open(speech: Path, **changes) -> tuple[dict, Folders]:  # noqa: F811
+    """A talker two metres before the stand who neither sways nor is disturbed."""
+    scenes, folders = scenes_of(speech, movement=False, bystander_share=0.0)
     scene = next(s for s in scenes if s["chain"] == "mouth") | {
         "room": dataclasses.asdict(DEAF) | {"id": "free"},
         "stand": [20.0, 20.0, 10.0],
         "source": [22.0, 20.0, 10.0],
+        "facing": [-1.0, 0.0, 0.0],
         "distance": 2.0,
     }
     scene["noise"] = scene["noise"] | {"snr_db": 140.0, "point_share": 0.0}
+    return scene | changes, folders
+
+
+def test_channels_of_a_file_differ_by_their_capsules(speech):  # noqa: F811
+    """Beside 1 / distance, by the gains and phases that the scene's tolerances say."""
+    scene, folders = a_mouth_in_the_open(speech)
+    total, _, _ = mix(scene, "laws", ("D2",), folders)
+    f = np.linspace(0, CONTENT_RATE / 2, total.shape[1])
+    kept = (f > 300) & (f < 3000) & (np.abs(total[0]) > np.median(np.abs(total[0])))
+    moved, heard_by = tolerances(scene, "laws", ("D2",), f)
+    away = np.linalg.norm(microphones(scene, ("D2",)) + moved - scene["source"], axis=1)
+    wave = np.exp(-2j * np.pi * f * away[:, None] / DEAF.speed_of_sound) / away[:, None]
+    found = total[:, kept] / total[0, kept] / wave[:, kept] * wave[0, kept]
+    assert np.median(np.abs(found / heard_by[:, kept] - 1)) < 0.01
+    assert np.abs(np.median(20 * np.log10(np.abs(found)), axis=1)).max() > 0.2
+
+
+def test_effort_and_colour_are_heard(speech):  # noqa: F811
+    plain, folders = a_mouth_in_the_open(speech, effort_db=0.0, colour_db=[0.0] * 9)
+    colour_db = [0.0, 0.0, 3.0, -2.0, 4.0, -3.0, 0.0, 2.0, 0.0]
+    before, after = (
+        np.abs(mix(scene, "laws", ("D1",), folders)[0][0])
+        for scene in (plain, plain | {"effort_db": -2.0, "colour_db": colour_db})
+    )
+    f = np.linspace(0, CONTENT_RATE / 2, len(before))
+    kept = (f > 250) & (f < 6000) & (before > np.median(before))
+    wanted = -2.0 * np.log2(f[kept] / 1000) + np.interp(np.log2(f[kept] / 50), np.arange(9), colour_db)
+    error = 20 * np.log10(after[kept] / before[kept]) - wanted
+    assert np.median(np.abs(error - np.median(error))) < 0.2
+
+
+def test_a_swaying_mouth_is_heard_to_come_nearer(speech):  # noqa: F811
+    """Two centimetres along the way to the stand, from its first words to its last: 0.9 sample."""
+    still, folders = a_mouth_in_the_open(speech)
+    length = round(still["seconds"] * CONTENT_RATE)
+    here, there = (
+        sfft.irfft(total[0], size)[:length]
+        for total, size, _ in (
+            mix(scene, "laws", ("D1",), folders) for scene in (still, still | {"sway": [-0.02, 0.0, 0.0]})
+        )
+    )
+    first, last = (round(t * CONTENT_RATE) for t in (still["lead"], still["seconds"] - still["trail"]))
+    delays = []
+    for piece in (slice(first, first + 8000), slice(last - 8000, last)):
+        a, b = (sfft.rfft(x[piece] * np.hanning(8000)) for x in (here, there))
+        turn = 2 * np.pi * np.arange(len(a)) / 8000
+        weight = np.abs(a * b) * turn * (turn > 0.1) * (turn < 2)
+        delays.append(-(weight * np.angle(b * a.conj())).sum() / (weight * turn).sum())
+    assert delays[0] == pytest.approx(0.4, abs=0.15)
+    assert delays[1] == pytest.approx(-0.4, abs=0.15)
+
+
+def test_microphones_hiss_as_described(speech):  # noqa: F811
+    """Above the speech of a file of 44.1 kHz there is nothing else."""
+    scene, folders = a_mouth_in_the_open(speech)
+    waveform, rate, _ = render.render_scene(scene, "laws", ("D1",), folders)["D1"]
+    power = np.square(np.abs(sfft.rfft(waveform * np.hanning(waveform.shape[1])))).T
+    f = sfft.rfftfreq(waveform.shape[1], 1 / rate)
+    density = power[(f > 10000) & (f < 20000)].mean() / (0.375 * waveform.shape[1])
+    assert 10 * np.log10(density) == pytest.approx(scene["noise"]["self_dbfs"], abs=0.2)
+
+
+def test_with_directivity_switched_off_a_mouth_is_heard_alike_wherever_it_faces(speech):  # noqa: F811
+    """In the open, to the stand and away from it; switched on, its treble goes where it faces."""
+    scene, folders = a_mouth_in_the_open(speech)
 
     def treble_db(directivity: bool, ahead: float) -> float:
         there = {"directivity": directivity, "facing": [ahead, 0.0, 0.0]}

@@ -145,6 +145,17 @@ def test_the_air_takes_of_the_treble_what_its_path_is_long():
     assert fall_db[-1] > 2.5
 
 
+def test_the_air_is_that_of_iso_9613():
+    """Its formulas (ISO 9613-1, equations 3 to 5) at 20 C, 50 % and one atmosphere, within a tenth."""
+    vapour = 50 * 10 ** (-6.8346 * (273.16 / 293.15) ** 1.261 + 4.6151)
+    oxygen = 24 + 4.04e4 * vapour * (0.02 + vapour) / (0.391 + vapour)
+    nitrogen = 9 + 280 * vapour
+    by_oxygen = 0.01275 * np.exp(-2239.1 / 293.15) / (oxygen + BANDS**2 / oxygen)
+    by_nitrogen = 0.1068 * np.exp(-3352 / 293.15) / (nitrogen + BANDS**2 / nitrogen)
+    db_per_metre = 8.686 * BANDS**2 * (1.84e-11 + by_oxygen + by_nitrogen)
+    assert np.allclose(db_per_metre / (10 * np.log10(np.e)), AIR, rtol=0.1, atol=2e-5)
+
+
 def octaves(response: np.ndarray) -> np.ndarray:
     """Energy (..., L) in the octaves of 500 and 1000 Hz."""
     band = signal.butter(4, [500 / 2**0.5, 1000 * 2**0.5], "band", fs=RATE, output="sos")
