@@ -1,5 +1,6 @@
 """Laws of the simulated rooms: geometry, energy, decay, coherence, directivity."""
 
+import dataclasses
 from itertools import product
 
 import numpy as np
@@ -154,6 +155,18 @@ def test_the_air_is_that_of_iso_9613():
     by_nitrogen = 0.1068 * np.exp(-3352 / 293.15) / (nitrogen + BANDS**2 / nitrogen)
     db_per_metre = 8.686 * BANDS**2 * (1.84e-11 + by_oxygen + by_nitrogen)
     assert np.allclose(db_per_metre / (10 * np.log10(np.e)), AIR, rtol=0.1, atol=2e-5)
+
+
+def test_far_reflectors_of_the_open_air_are_as_strong_as_said():
+    """Their energy beside that of a source one metre away, after the direct sound."""
+    room = dataclasses.replace(over_ground(1.0), tail_db=-15.0)
+    source, direct = np.array([20.0, 20.0, 1.5]), octaves(np.eye(1, 4000, 100)[0]).sum()
+    first, found = PRE + round((1 / room.speed_of_sound + 0.01) * RATE), []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        heard = responses(room, [Emitter(source, AHEAD, omni)], source[None] + AHEAD, RATE, rng)[0, 0]
+        found.append(octaves(heard[first:]).sum() / direct)
+    assert 10 * np.log10(np.mean(found)) == pytest.approx(-15, abs=0.7)
 
 
 def octaves(response: np.ndarray) -> np.ndarray:
