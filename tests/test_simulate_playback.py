@@ -93,6 +93,21 @@ def test_piston_is_rayleighs_integral_over_its_disc(radius, frequency):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_every_driver_radiates_as_its_piston_in_its_enclosure(family):
+    """Wide in the bass; behind the enclosure the treble is weaker than without one by up to 15 dB."""
+    device = make_device("c", "y", family)
+    cabin = np.array([1.4, 2.8, 1.2]) if family == 5 else None
+    emitters = driver_emitters(device, np.zeros(3), np.array([0, 1.0, 0]), cabin)
+    for driver, emitter in zip(device.drivers, emitters, strict=True):
+        table = emitter.directivity(GRID)
+        assert np.allclose(table, piston_table(driver.radius, device.half_width))
+        shadow_db = 20 * np.log10(table[:, 0] / piston_table(driver.radius, 1e-6)[:, 0])
+        assert (np.diff(shadow_db) <= 0).all()
+        assert shadow_db[0] > -3
+        assert -15 < shadow_db[-1] < -10
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_drivers_add_up_to_the_device_in_the_middle(family):
     """Crossovers split the signal and do not change its level by more than the interference of the drivers."""
     device = make_device("c", "y", family)

@@ -220,6 +220,17 @@ def test_what_is_stored_went_through_its_codec(kind):
     assert 0.3 < alike < 0.98
 
 
+def test_a_recorder_behind_the_head_hears_less_treble():
+    x = scene_rng("law", "behind").standard_normal(65536).astype(np.float32)
+    before, behind = (
+        np.square(np.abs(sfft.rfft(kept_by(phone(facing=[ahead, 0.0, 0.0]), x)))) for ahead in (1.0, -1.0)
+    )
+    f = np.linspace(0, CONTENT_RATE / 2, len(before))
+    bass, treble = (f > 150) & (f < 300), (f > 4000) & (f < 7000)
+    lost = behind[bass].sum() / behind[treble].sum() * before[treble].sum() / before[bass].sum()
+    assert 10 * np.log10(lost) > 6
+
+
 def test_dereverberation_turns_down_what_comes_30_ms_after_the_direct_sound():
     """By what it says, and nothing before. (A click in the recorder's own room.)"""
     room = dataclasses.asdict(room_of(draw_room("laws", "attic", 2)))
