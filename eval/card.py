@@ -137,12 +137,21 @@ def _sections(corpus: Corpus, laws: Sequence[Law], verdicts: Sequence[Verdict]) 
         "",
         *(f"- speech: {row['source']} ({row['licence']})" for row in card.get("speech", [])),
         *(f"- background: {row['source']} ({row['licence']})" for row in card.get("noise", [])),
+        *_shared_noise(corpus),
         *(f"- {what}: {is_really}" for what, is_really in card.get("stand_ins", {}).items()),
         "",
         "## Pictures",
         "",
         *(f"{words}.\n\n![{Path(name).stem}]({name})\n" for name, words in PICTURES.items()),
     ]
+
+
+def _shared_noise(corpus: Corpus) -> list[str]:
+    """Whether partitions hear the same background clips, which is so where there are fewer than three."""
+    homes = [name for name, part in partitions(corpus).items() if len(part)]
+    if not corpus.card.get("noise") or corpus.card.get("noise_disjoint", True) or len(homes) < 2:
+        return []
+    return [f"- background clips are shared by {', '.join(homes)}, for there are fewer than three of them"]
 
 
 def _counts(corpus: Corpus) -> list[str]:
