@@ -23,14 +23,15 @@ def simulate(
         recipe: Name of a shipped recipe (a wrong name lists them) or a TOML file.
         speech: Folder of clean speech and its metadata.csv (file,speaker); default: an embedded synthesiser.
         noise: Folder of background noise; default: synthesised noise.
-        template: For remasc-sim: folder with ReMASC's core/meta.csv and eval/meta.csv, to be followed row by row.
+        template: For remasc-sim: folder with ReMASC's core/meta.csv and eval/meta.csv (or the path of either), to
+            be followed row by row.
         arrays: Which arrays record; with random-arrays every scene has an array of its own.
         scale: Multiplies the number of scenes; the share of the rows where a template is followed.
         seed: Another seed is another corpus.
         workers: Processes; default: one per core.
         cluster: Address of a Dask scheduler (tcp://host:8786), or ray for the Ray cluster that this machine has
             joined; the workers must see the same folders.
-        resume: Go on where an interrupted run stopped.
+        resume: Go on where an interrupted run stopped, if speech and noise are what they were.
     """
     from remasc.parallel import on_cluster
     from remasc.simulate import generate

@@ -69,6 +69,20 @@ def test_a_template_is_asked_for_and_only_where_it_is_meant(speech, template, tm
         template_rows(template / "core", 1.0)
 
 
+def test_a_template_may_be_named_by_one_of_its_tables(speech, template, tmp_path, monkeypatch):  # noqa: F811
+    wanted = {r.trial_id for r in Corpus.from_meta(template).trials()}
+    monkeypatch.chdir(template / "eval")
+    for number, path in enumerate((template / "core" / "meta.csv", Path("meta.csv"))):
+        out = tmp_path / str(number)
+        generate("remasc-sim", out, speech=speech, template=path, arrays=["D4"], workers=1, progress=False)
+        made = {r.trial_id for r in Corpus.from_meta(out)}
+        assert made == {"core/1000003", "core/1000004"} <= wanted
+    with pytest.raises(ValueError, match="no such folder"):
+        generate(
+            "remasc-sim", tmp_path / "x", speech=speech, template=template / "core/data.csv", progress=False
+        )
+
+
 def shared() -> Path:
     if "REPLAYGUARD_SHARED" not in os.environ:
         pytest.skip("needs ReMASC's meta.csv from REPLAYGUARD_SHARED")

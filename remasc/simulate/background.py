@@ -7,6 +7,7 @@ a fan), wind on the capsules, an engine. Shapes: R channels, F frequencies, N sa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import fft as sfft
@@ -14,10 +15,27 @@ from scipy import fft as sfft
 from remasc.identity import scene_rng
 from remasc.simulate import noise as noises
 from remasc.simulate.geometries import array_of
-from remasc.simulate.noise import band_power, rms
+from remasc.simulate.noise import band_power, band_share, rms
 from remasc.simulate.rooms import Emitter, Room, omni, responses, transfer
 from remasc.simulate.scenes import CONTENT_RATE
-from remasc.simulate.speech import Folders, build_command, load_mono
+from remasc.simulate.speech import Folders, build_command, checked_clip, first_channel, load_mono
+
+LEAST_SHARE = 0.01  # of a noise clip's power, between 200 and 7000 Hz
+
+
+def check_noise(path: Path) -> None:
+    """ValueError unless the noise clip can be read from end to end and be set beside speech by a ratio (SNR), which
+    counts 200 to 7000 Hz alone: the rest of it comes along, however loud."""
+    checked_clip(path)
+    share = band_share(*first_channel(path))
+    if np.isnan(share):
+        raise ValueError(f"{path}: is silent; take it out of the noise folder")
+    if share < LEAST_SHARE:
+        raise ValueError(
+            f"{path}: {share:.2%} of its power lies between 200 and 7000 Hz, all that the signal-to-noise ratio "
+            f"counts; expected {LEAST_SHARE:.0%} or more, for the rest would drown the speech: filter it, or take "
+            "it out"
+        )
 
 
 def _music(length: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from remasc.protocol import PARTITIONS
+from remasc.sentences import counted
 from remasc.simulate.recipes import Recipe
 from remasc.simulate.speech import Clip, speaker_of
 from remasc.simulate.split import split
@@ -45,8 +46,8 @@ def split_speakers(clips: list[Clip], recipe: Recipe) -> tuple[dict[str, list[st
         labelled, loose = loose, []
     if len(labelled) < len(empty):  # folders are no speakers: they may be words, or days
         raise ValueError(
-            f"the speech folder names {len(labelled)} speakers for {len(empty)} partitions that share none; "
-            "add a metadata.csv with the columns file,speaker"
+            f"the speech folder names {counted(len(labelled), 'speaker')} for {counted(len(empty), 'partition')} "
+            "that share none; expected a metadata.csv beside the sound files, with the header file,speaker"
         )
     dealt, own = split(labelled, recipe.speaker_share, wanted, key=speaker_of, needed=empty)
     parts = {p: sorted([*parts[p], *dealt[p]]) for p in wanted}

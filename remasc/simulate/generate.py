@@ -6,14 +6,18 @@ own name, then meta.csv and corpus.json: a folder with meta.csv is a whole corpu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 
 from remasc.arrays import ARRAYS
-from remasc.audio import audio_info, write_wav
+from remasc.audio import write_wav
 from remasc.parallel import checked_workers, tracked, unordered
 from remasc.protocol import PARTITIONS
 from remasc.schema import RecordingDevice
+from remasc.sentences import quoted
+from remasc.simulate.background import check_noise
 from remasc.simulate.casts import split_speakers
 from remasc.simulate.layout import (
     PLAN,
@@ -28,7 +32,16 @@ from remasc.simulate.layout import (
 )
 from remasc.simulate.recipes import Recipe, load_recipe
 from remasc.simulate.scenes import cast_of, draw_scenes
-from remasc.simulate.speech import Clip, Folders, audio_files, describe_sources, scan_speech
+from remasc.simulate.speech import (
+    Clip,
+    Folders,
+    audio_files,
+    check_speech,
+    describe_sources,
+    doubts,
+    scan_speech,
+    sources_of,
+)
 from remasc.simulate.split import split
 from remasc.simulate.template import draw_rows, template_rows
 from remasc.simulate.voices import make_voices
@@ -59,14 +72,17 @@ def generate(
 
     speech: a folder of clean speech, with a metadata.csv (file, speaker) where speakers are known; without it
     the embedded synthesiser speaks. noise: a folder of background clips. template: for recipes that follow a real
-    meta.csv, the folder that holds core/ and eval/. arrays: which of D1..D4 to render.
+    meta.csv, the folder that holds core/ and eval/, or one of their meta.csv. arrays: which of D1..D4 to render.
     workers: processes (all cores by default). scale: more or fewer pairs than the recipe says. resume: keep
     sound files that an interrupted run of the same corpus left; a folder holding another corpus is refused.
     """
-    plan = load_recipe(recipe)
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
+        raise ValueError(f"seed is {quoted(seed)}; expected an integer")
+    plan, template = load_recipe(recipe), _template_root(template)
     _check_template(plan, template, scale)
     plan = plan if plan.template else plan.scaled(scale)
     out, names = Path(out), _array_names(plan, arrays)
+    seed = int(seed)
     corpus_name = f"{plan.name}-v{plan.version}-s{seed}"
     _check_target(out, speech=speech, noise=noise)
     workers = checked_workers(workers)
@@ -74,12 +90,14 @@ def generate(
     check_place(out, stamp, resume)
     if resume and speech is None and (out / PLAN).is_file() and not (out / VOICES).is_dir():
         raise ValueError(f"{out}: its corpus was made of a folder of speech; name it again with --speech")
+    noise_clips, apart = _noise_by_partition(None if noise is None else Path(noise), progress)
     folders = Folders(
         Path(speech) if speech is not None else _voices(plan, out, corpus_name),
         None if noise is None else Path(noise),
     )
     clips = scan_speech(folders.speech)
-    noise_clips, apart = _noise_by_partition(folders.noise)
+    check_speech(folders.speech, clips)
+    _check_speakers(plan, folders.speech, clips)
     casts, speakers = cast_of(plan, folders.speech, clips, noise_clips)
     if template is None:
         scenes = draw_scenes(plan, corpus_name, casts, progress)
@@ -88,6 +106,7 @@ def generate(
         scenes = draw_rows(plan, corpus_name, casts, rows, progress)
     card = _card(plan, corpus_name, seed, names, clips, speakers, folders)
     card |= {"noise_disjoint": apart, "speakers_by_label": split_speakers(clips, plan)[1]}
+    stamp |= _sources(out, scenes, folders, resume)
     check_room(out, scenes, names)
     out.mkdir(parents=True, exist_ok=True)  # not before: what is refused leaves no folder
     write_plan(out, scenes, stamp, names, resume)
@@ -123,6 +142,43 @@ def _check_template(plan: Recipe, template: Path | None, scale: float) -> None:
         raise ValueError(f"scale is {scale}; expected a share of the template's rows, above 0 and up to 1")
 
 
+def _template_root(template: Path | None) -> Path | None:
+    """ROOT, also where ROOT/core/meta.csv or ROOT/eval/meta.csv is given."""
+    if template is None:
+        return None
+    path = Path(template)
+    if path.name == "meta.csv" and path.is_file() and path.absolute().parent.name in ("core", "eval"):
+        return path.absolute().parent.parent
+    return path
+
+
+def _check_speakers(plan: Recipe, speech: Path, clips: list[Clip]) -> None:
+    """ValueError where there are too few speakers, with what the folder's tables say that helps nobody."""
+    try:
+        split_speakers(clips, plan)
+    except ValueError as error:
+        raise ValueError(f"{error}{doubts(speech)}") from None
+
+
+def _sources(out: Path, scenes: list[dict], folders: Folders, resume: bool) -> dict:
+    """The fingerprint of all that is heard in the scenes, for the stamp. ValueError where the corpus that is gone
+    on with was begun with other sound under the same names; one begun before this was kept goes on without."""
+    now, mark = sources_of(scenes, folders), out / PLAN
+    if not resume or not mark.is_file():
+        return {"sources": now}
+    kept = json.loads(mark.read_text(encoding="utf-8"))  # which `check_place` has read
+    if "sources" not in kept:
+        return {}
+    there = kept["sources"] if isinstance(kept["sources"], dict) else {}
+    for kind, (names, sound) in now.items():
+        if isinstance(then := there.get(kind), list) and then[:1] == [names] and then != [names, sound]:
+            raise ValueError(
+                f"{out}: was begun with other {kind} files of the same names, which have changed since; put those "
+                "back, choose another --out, or start afresh with --no-resume"
+            )
+    return {"sources": now}
+
+
 def _check_target(out: Path, **sources: Path | None) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; expected a folder for the corpus")
@@ -139,13 +195,14 @@ def _voices(plan: Recipe, out: Path, corpus_name: str) -> Path:
     return make_voices(out / VOICES, corpus_name, counts)
 
 
-def _noise_by_partition(noise: Path | None) -> tuple[dict[str, list[str]], bool]:
+def _noise_by_partition(noise: Path | None, progress: bool) -> tuple[dict[str, list[str]], bool]:
     """Noise clips by partition, each in one only, and whether that holds: fewer than three clips are shared."""
     if noise is None:
         return {p: [] for p in PARTITIONS}, True
-    found = audio_files(Path(noise))
-    for path in found:
-        audio_info(path)  # what cannot be read is said now, not when a scene draws it
+    found = audio_files(noise)
+    heard = ((1, check_noise(path)) for path in found)  # what is wrong is said now, not when a scene draws it
+    for _ in tracked(heard, "hearing noise clips", len(found), 0, progress):
+        pass
     files = [path.relative_to(noise).as_posix() for path in found]
     if len(files) < len(PARTITIONS):
         return dict.fromkeys(PARTITIONS, files), False

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy import fft as sfft
+from scipy import signal
 
 BLOCK_HZ = 62.5  # the mixing matrix is held over this width
 
@@ -99,6 +100,19 @@ def rms(x: np.ndarray) -> float:
 def speech_band(f: np.ndarray) -> np.ndarray:
     """Which frequencies (F,) count for levels and ratios: 200 to 7000 Hz."""
     return (f > 200) & (f < 7000)
+
+
+def band_share(x: np.ndarray, rate: int) -> float:
+    """Which share of what is heard of a clip (N,), that is of its power below 8 kHz, lies between 200 and 7000 Hz;
+    NaN where nothing is heard. The mean does not count."""
+    x = x - x.mean()
+    size = min(len(x), sfft.next_fast_len(max(rate // 8, 1)))
+    heard = counted = 0.0
+    for piece in np.array_split(x, max(1, round(len(x) / (60 * rate)))):  # one minute: memory does not grow
+        f, power = signal.welch(piece, rate, nperseg=size, detrend=False)
+        heard += float(power[f < 8000].sum(dtype=np.float64))
+        counted += float(power[speech_band(f)].sum(dtype=np.float64))
+    return counted / heard if heard else float("nan")
 
 
 def band_power(spectrum: np.ndarray, f: np.ndarray, length: int) -> float:

@@ -6,23 +6,30 @@ A command is one clip, cut at pauses where it is long, or two to four one-word c
 from __future__ import annotations
 
 import csv
+import hashlib
+import os
 import re
 import textwrap
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from scipy import fft as sfft
 from scipy import signal
 
-from remasc.audio import read_audio, resample, sound_files_below
+from remasc.audio import AudioInfo, audio_info, read_audio, resample, sound_files_below
 from remasc.protocol import PARTITIONS
-from remasc.sentences import is_name, quoted, reason
+from remasc.sentences import counted, is_name, quoted, reason
 
 RUMBLE_HZ = 75.0  # the lowest voices begin above it
 WORD_SECONDS = 1.35  # a labelled clip no longer than this is a single word
+LOWEST_RATE = 16_000  # Hz, of speech: both chains reach 7.5 kHz, and so must the talker
+MOST_SAMPLES = 24_000_000  # frames x channels of a clip, which is read whole: up to 24 bytes for each
+KEPT_BYTES = 64_000_000  # of clips that may be wanted again, in each process
+_ENDS = 1 << 16  # bytes: how much of a file's beginning and of its end is looked at to know it again
 _LICENCES = re.compile(r"\bCC0\b|\bCC[ -]BY\b|Apache-2|\bMIT\b|\bBSD\b|GPL|[Pp]ublic domain|PUBLIC DOMAIN")
 
 
@@ -67,10 +74,17 @@ def scan_speech(folder: Path) -> list[Clip]:
     labels: dict[Path, str] = {}
     homes: dict[str, str] = {}
     sets: list[Path] = []
+    there = set(files)
     for table in sorted(folder.rglob("metadata.csv")):
         if (told := _speakers(table)) is not None:
             sets.append(table.parent)
             speakers, partitions = told
+            if speakers and not any(table.parent / file in there for file in speakers):
+                raise ValueError(
+                    f"{table}: names {counted(len(speakers), 'file')} and none is there (the first: "
+                    f"{quoted(next(iter(speakers)))}); expected in the column file the paths of wav, flac or ogg "
+                    "files as seen from the table, like a/b.wav"
+                )
             labels |= {table.parent / file: f"{table.parent.name}:{who}" for file, who in speakers.items()}
             homes |= {f"{table.parent.name}:{who}": home for who, home in partitions.items()}
     partly = {s for s in sets if any(path.is_relative_to(s) for path in labels)}
@@ -90,6 +104,21 @@ def scan_speech(folder: Path) -> list[Clip]:
     return clips
 
 
+def doubts(folder: Path) -> str:
+    """What in the tables of a folder may be why speakers are missing, to be said in brackets; "" without any."""
+    there, found = set(audio_files(folder)), []
+    for table in sorted(folder.rglob("metadata.csv")):
+        if (told := _speakers(table)) is None:
+            with table.open(encoding="utf-8-sig", errors="replace") as handle:
+                found.append(f"{table} has the header {quoted(handle.readline(200).strip())}")
+        elif missing := [file for file in told[0] if table.parent / file not in there]:
+            found.append(
+                f"{counted(len(missing), 'row')} of {table} without a sound file, the first {quoted(missing[0])}"
+            )
+    more = [f"and {len(found) - 3} more tables"] if len(found) > 3 else []
+    return f" ({'; '.join(found[:3] + more)})" if found else ""
+
+
 def _speakers(table: Path) -> tuple[dict[str, str], dict[str, str]] | None:
     """File -> speaker of a metadata.csv, where a speaker is known, and speaker -> partition, where it is told;
     None where it has no columns file and speaker."""
@@ -99,6 +128,9 @@ def _speakers(table: Path) -> tuple[dict[str, str], dict[str, str]] | None:
         with table.open(encoding="utf-8-sig", newline="") as handle:
             rows = csv.DictReader(handle)
             if not {"file", "speaker"} <= set(rows.fieldnames or ()):
+                header = ",".join(rows.fieldnames or ())
+                if {"file", "speaker"} <= {word.strip().lower() for word in re.split(r"[,;|\t]", header)}:
+                    raise ValueError(f"its header is {quoted(header)}")
                 return None
             for row in rows:
                 file, speaker = (row["file"] or "").strip(), (row["speaker"] or "").strip()
@@ -115,8 +147,8 @@ def _speakers(table: Path) -> tuple[dict[str, str], dict[str, str]] | None:
                     )
     except (csv.Error, ValueError) as error:
         raise ValueError(
-            f"{table}: not readable ({reason(error)}); expected CSV with the columns file and speaker, each "
-            "file once, and each speaker in one partition (train, dev or eval) where such a column is there"
+            f"{table}: not readable ({reason(error)}); expected CSV with commas and the columns file and speaker, "
+            "each file once, and each speaker in one partition (train, dev or eval) where such a column is there"
         ) from None
     return speakers, partitions
 
@@ -138,14 +170,100 @@ def describe_sources(folder: Path | None) -> list[dict[str, str]]:
     return found or [{"source": folder.name, "licence": "not stated by the folder"}]
 
 
-@lru_cache(maxsize=128)  # a speaker's clips; at most a few hundred MB of long ones
+def checked_clip(path: Path) -> AudioInfo:
+    """What the header of a clip of speech or noise says; ValueError where it is broken, or too long to be read."""
+    info = audio_info(path)
+    if info.frames * info.channels > MOST_SAMPLES:
+        most = MOST_SAMPLES / info.channels / info.sample_rate
+        raise ValueError(
+            f"{path}: lasts {info.seconds / 60:.1f} minutes, too long to be read whole; cut it into pieces of at "
+            f"most {most / 60:.1f} minutes (with fewer channels they may be longer; only the first is heard)"
+        )
+    return info
+
+
+def check_speech(folder: Path, clips: Iterable[Clip]) -> None:
+    """ValueError that names the first clip whose header is broken, or says that it is no speech for here."""
+    for clip in clips:
+        info = checked_clip(folder / clip.path)
+        if info.sample_rate < LOWEST_RATE:
+            raise ValueError(
+                f"{folder / clip.path}: has a sample rate of {info.sample_rate} Hz; expected speech of "
+                f"{LOWEST_RATE} Hz or more, for talkers are heard up to 7.5 kHz; leave it out"
+            )
+
+
+def fingerprint(folder: Path, names: Iterable[str]) -> list[str]:
+    """Two hashes of files below a folder: of their names, and of what they hold, by their sizes, beginnings and
+    ends. Copies have the same."""
+    ordered = sorted(set(names))
+    sound = hashlib.sha256()
+    for name in ordered:
+        with (folder / name).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            sound.update(size.to_bytes(8, "big"))
+            for start in (0, max(0, size - _ENDS)):
+                file.seek(start)
+                sound.update(file.read(_ENDS))
+    told = "\0".join(ordered).encode("utf-8", "surrogateescape")
+    return [hashlib.sha256(told).hexdigest(), sound.hexdigest()]
+
+
+def sources_of(scenes: Iterable[dict], folders: Folders) -> dict[str, list[str]]:
+    """Fingerprints of the speech and of the noise that is heard in the scenes."""
+    speech: set[str] = set()
+    noise: set[str] = set()
+    for scene in scenes:
+        parts = [*scene["utterance"], *(scene["noise"].get("television") or ())]
+        speech |= {part["file"] for part in parts}
+        noise |= {scene["noise"]["clip"]} - {None}
+    found = {"speech": fingerprint(folders.speech, speech)}
+    return found if folders.noise is None else found | {"noise": fingerprint(folders.noise, noise)}
+
+
+class _Recent:
+    """The sounds that were asked for last, at most so many bytes of them (but always the last one)."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes, self.bytes = most_bytes, 0
+        self._sounds: OrderedDict[tuple, np.ndarray] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: tuple) -> np.ndarray | None:
+        with self._lock:
+            if key in self._sounds:
+                self._sounds.move_to_end(key)
+            return self._sounds.get(key)
+
+    def keep(self, key: tuple, sound: np.ndarray) -> None:
+        with self._lock:
+            if key not in self._sounds:
+                self._sounds[key] = sound
+                self.bytes += sound.nbytes
+            while self.bytes > self.most_bytes and len(self._sounds) > 1:
+                self.bytes -= self._sounds.popitem(last=False)[1].nbytes
+
+
+_recent = _Recent(KEPT_BYTES)
+
+
 def load_mono(path: str, rate: int) -> np.ndarray:
     """Channel 1 of a file at `rate`, float32, without its mean."""
-    waveform, own = read_audio(path)
-    mono = np.asarray(waveform[:1])
-    if own != rate:
-        mono = np.asarray(resample(mono, own, rate))
-    return (mono[0] - mono[0].mean()).astype(np.float32)
+    now = os.stat(path)
+    key = (path, rate, now.st_size, now.st_mtime_ns)
+    if (sound := _recent.get(key)) is None:
+        mono, own = first_channel(path)
+        if own != rate:
+            mono = np.asarray(resample(mono[None], own, rate))[0]
+        sound = (mono - mono.mean()).astype(np.float32, copy=False)
+        _recent.keep(key, sound)
+    return sound
+
+
+def first_channel(path: str | Path) -> tuple[np.ndarray, int]:
+    """The first channel (T,) float32 of a file, and its rate in Hz; the others are not held."""
+    waveform, rate = read_audio(path)
+    return (waveform[0] if len(waveform) == 1 else waveform[0].copy()), rate
 
 
 def active_stretch(x: np.ndarray, rate: int) -> tuple[int, int, np.ndarray]:
