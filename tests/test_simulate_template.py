@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from remasc import Corpus, Label, read_audio
+from remasc import ARRAYS, Corpus, Label, read_audio
+from remasc.identity import position_of
 from remasc.protocol import partitions
 from remasc.simulate import generate, load_recipe
 from remasc.simulate.scenes import cast_of
@@ -67,6 +68,17 @@ def test_a_template_is_asked_for_and_only_where_it_is_meant(speech, template, tm
         generate("remasc-sim", tmp_path, speech=speech, template=template, scale=2, progress=False)
     with pytest.raises(ValueError, match="both core"):
         template_rows(template / "core", 1.0)
+    places = {r.trial_id: position_of(r.trial_id) for r in Corpus.from_meta(template).trials()}
+    least = (
+        max(min(p for trial, p in places.items() if trial[:4] == half) for half in ("core", "eval")) + 1e-9
+    )
+    absent = [name for name in ARRAYS if name not in {r.array for r in template_rows(template, least)}]
+    with pytest.raises(ValueError, match=f"holds none of {absent[0]}; raise --scale"):
+        generate(
+            "remasc-sim", tmp_path / "none", speech=speech, template=template, scale=least, arrays=absent[:1],
+            progress=False,
+        )  # fmt: skip
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_template_may_be_named_by_one_of_its_tables(speech, template, tmp_path, monkeypatch):  # noqa: F811

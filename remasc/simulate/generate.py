@@ -103,6 +103,11 @@ def generate(
         scenes = draw_scenes(plan, corpus_name, casts, progress)
     else:
         rows = [row for row in template_rows(template, scale) if row.array in names]
+        if not rows:
+            raise ValueError(
+                f"{scale:g} of the template's rows holds none of {', '.join(names)}; raise --scale, or name more "
+                "arrays"
+            )
         scenes = draw_rows(plan, corpus_name, casts, rows, progress)
     card = _card(plan, corpus_name, seed, names, clips, speakers, folders)
     card |= {"noise_disjoint": apart, "speakers_by_label": split_speakers(clips, plan)[1]}
