@@ -463,6 +463,18 @@ def test_torchrun_is_given_the_very_config_of_the_cell(varied, tmp_path):
             assert given == config
 
 
+def test_what_two_processes_say_at_once_is_one_sentence(tiny, tmp_path, monkeypatch):
+    def both(command, stderr, **_):
+        stderr.write(
+            "torch warns\nreplayguard train: it is 2; expected 1replayguard train: it is 2; expected 1\n\n"
+        )
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(processes.subprocess, "run", both)
+    with pytest.raises(ValueError, match=r"^it is 2; expected 1$"):
+        processes.train(TrainConfig(tiny, tmp_path / "out", system="malrad", array="D4"), 2, 1)
+
+
 @pytest.mark.slow
 def test_two_processes_train_a_cell_together(tiny, tmp_path, monkeypatch):
     options = quietly(tiny, tmp_path, systems=("malrad", "void"), quick=True, processes=2)

@@ -36,7 +36,9 @@ def train(config: TrainConfig, processes: int, threads: int) -> None:
             stderr=file,
         ).returncode
     if code:
-        said = re.search(r"replayguard train: (.+)", log.read_text(encoding="utf-8", errors="replace"))
+        # where processes speak at once, one's sentence may stand behind another's in a line
+        words = log.read_text(encoding="utf-8", errors="replace")
+        said = re.search(r"replayguard train: (.+?)(?=replayguard train: |$)", words, re.MULTILINE)
         raise ValueError(said[1] if said else f"torchrun ended with code {code}; {log} has its words")
     log.unlink()
 
